@@ -1,0 +1,78 @@
+//! The settings that change decisions of the core, as plain values. The shell reads them from the
+//! Dask configuration; the names are those of the keys below `distributed.`.
+
+/// Settings of the core.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// `scheduler.allowed-failures`: worker deaths per task before `KilledWorker`.
+    pub allowed_failures: u32,
+    /// `scheduler.worker-saturation`: tasks per thread sent ahead; infinite turns queueing off.
+    pub worker_saturation: f64,
+    /// `scheduler.rootish-taskgroup`: groups with more than twice the threads and at most this many
+    /// dependency groups are root-like.
+    pub rootish_taskgroup: usize,
+    /// `scheduler.rootish-taskgroup-dependencies`.
+    pub rootish_taskgroup_dependencies: usize,
+    /// `scheduler.work-stealing`.
+    pub work_stealing: bool,
+    /// `scheduler.work-stealing-interval`, seconds.
+    pub work_stealing_interval: f64,
+    /// `scheduler.worker-ttl`, seconds; silent workers are removed. None: never.
+    pub worker_ttl: Option<f64>,
+    /// `scheduler.no-workers-timeout`, seconds. None: wait for ever.
+    pub no_workers_timeout: Option<f64>,
+    /// `scheduler.default-data-size`, bytes: size of results not yet known.
+    pub default_data_size: u64,
+    /// `scheduler.bandwidth`, bytes per second: first guess.
+    pub bandwidth: f64,
+    /// `scheduler.unknown-task-duration`, seconds.
+    pub unknown_task_duration: f64,
+    /// `scheduler.default-task-durations`: prefix and seconds.
+    pub default_task_durations: Vec<(String, f64)>,
+    /// `admin.low-level-log-length`: entries of the transition log.
+    pub transition_log_length: usize,
+    /// `worker.memory.terminate` is set: inputs larger than a worker's memory fail at once.
+    pub memory_terminate: bool,
+    /// `worker.memory.recent-to-old-time`, seconds.
+    pub memory_recent_to_old_time: f64,
+    /// `scheduler.validate`: check every touched task after each event.
+    pub validate: bool,
+    /// `scheduler.active-memory-manager.start`.
+    pub amm_start: bool,
+    /// `scheduler.active-memory-manager.interval`, seconds.
+    pub amm_interval: f64,
+    /// Seed of the core's own random numbers.
+    pub seed: u64,
+}
+
+impl Default for CoreConfig {
+    /// The defaults of 2026.8.0.
+    fn default() -> Self {
+        Self {
+            allowed_failures: 3,
+            worker_saturation: 1.1,
+            rootish_taskgroup: 5,
+            rootish_taskgroup_dependencies: 5,
+            work_stealing: true,
+            work_stealing_interval: 1.0,
+            worker_ttl: Some(300.0),
+            no_workers_timeout: None,
+            default_data_size: 1024,
+            bandwidth: 100e6,
+            unknown_task_duration: 0.5,
+            default_task_durations: vec![
+                ("rechunk-split".to_owned(), 1e-6),
+                ("split-shuffle".to_owned(), 1e-6),
+                ("split-taskshuffle".to_owned(), 1e-6),
+                ("split-stage".to_owned(), 1e-6),
+            ],
+            transition_log_length: 100_000,
+            memory_terminate: true,
+            memory_recent_to_old_time: 30.0,
+            validate: false,
+            amm_start: true,
+            amm_interval: 2.0,
+            seed: 0,
+        }
+    }
+}

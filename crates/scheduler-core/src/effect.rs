@@ -1,0 +1,308 @@
+//! What the core wants done. Effects are values; the caller owns the buffer, delivers the messages
+//! in order per peer, and may coalesce what goes to one peer into one write.
+
+use std::sync::Arc;
+
+use oxidask_key::Key;
+
+use crate::event::StimulusId;
+use crate::ids::{ClientId, RunId, WorkerId};
+use crate::opaque::Opaque;
+use crate::worker::WorkerStatus;
+
+/// One output of the state machine.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// A message on a worker's stream.
+    ToWorker(WorkerId, WorkerMsg),
+    /// A message on a client's stream.
+    ToClient(ClientId, ClientMsg),
+    /// An entry for the event log (`Client.get_events`, topic subscribers).
+    LogEvent {
+        /// One or more topics.
+        topics: Vec<Arc<str>>,
+        /// What happened.
+        event: LoggedEvent,
+    },
+    /// A worker is out of the state (removed, lost, time-to-live): the shell closes its stream,
+    /// tells status subscribers and starts what depends on it.
+    WorkerRemoved {
+        /// Who.
+        worker: WorkerId,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// A task changed state. Emitted only while transitions are observed
+    /// ([`crate::Scheduler::observe_transitions`]): task stream, plugins, mirror.
+    Transition(Box<TransitionEffect>),
+}
+
+/// A state change for observers.
+#[derive(Clone, Debug)]
+pub struct TransitionEffect {
+    /// Which task.
+    pub key: Key,
+    /// State before.
+    pub start: crate::task::TaskState,
+    /// State after.
+    pub finish: crate::task::TaskState,
+    /// The worker message that caused it ([`crate::event::TaskFinished::raw`]), if one did.
+    pub raw: Option<Opaque>,
+    /// The worker concerned.
+    pub worker: Option<WorkerId>,
+    /// Cause.
+    pub stimulus_id: StimulusId,
+}
+
+/// Scheduler → worker.
+#[derive(Clone, Debug)]
+pub enum WorkerMsg {
+    /// Run a task.
+    ComputeTask(Box<ComputeTask>),
+    /// Forget these tasks and their results, running or not.
+    FreeKeys {
+        /// What.
+        keys: Vec<Key>,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Drop copies unless needed.
+    RemoveReplicas {
+        /// What.
+        keys: Vec<Key>,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Fetch copies.
+    AcquireReplicas {
+        /// Where each key can be had.
+        who_has: Vec<(Key, Vec<Arc<str>>)>,
+        /// Sizes in bytes.
+        nbytes: Vec<(Key, u64)>,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Answer to `request-refresh-who-has`.
+    RefreshWhoHas {
+        /// Where each key can be had; an empty list is legal.
+        who_has: Vec<(Key, Vec<Arc<str>>)>,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Give a task back if it has not begun.
+    StealRequest {
+        /// Which.
+        key: Key,
+        /// Names this request; the response must repeat it.
+        stimulus_id: StimulusId,
+    },
+    /// Change status.
+    StatusChange {
+        /// New status.
+        status: WorkerStatus,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Another worker left.
+    RemoveWorker {
+        /// Its address.
+        worker: Arc<str>,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Shut down.
+    Close {
+        /// Why (sent since 2022.10.1).
+        reason: Arc<str>,
+    },
+}
+
+/// Everything a worker needs to run one task.
+#[derive(Clone, Debug)]
+pub struct ComputeTask {
+    /// Which task.
+    pub key: Key,
+    /// Which assignment.
+    pub run_id: RunId,
+    /// (−user priority, generation, order); smaller runs first.
+    pub priority: [f64; 3],
+    /// Expected seconds (sent up to 2025.1.0).
+    pub duration: f64,
+    /// What to run.
+    pub run_spec: Opaque,
+    /// Holders of each dependency.
+    pub who_has: Vec<(Key, Vec<Arc<str>>)>,
+    /// Size of each dependency in bytes.
+    pub nbytes: Vec<(Key, u64)>,
+    /// Abstract resources it takes.
+    pub resource_restrictions: Option<Arc<[(Arc<str>, f64)]>>,
+    /// Whether the result is an actor.
+    pub actor: bool,
+    /// As the client gave them.
+    pub annotations: Option<Opaque>,
+    /// Span of the task's group (since 2023.6.0).
+    pub span_id: Option<Arc<str>>,
+    /// Cause.
+    pub stimulus_id: StimulusId,
+}
+
+/// Scheduler → client.
+#[derive(Clone, Debug)]
+pub enum ClientMsg {
+    /// A result exists.
+    KeyInMemory {
+        /// Which.
+        key: Key,
+        /// Pickled type, when known from the worker.
+        type_: Option<Opaque>,
+    },
+    /// A task failed for good.
+    TaskErred {
+        /// Which.
+        key: Key,
+        /// Why.
+        error: TaskError,
+    },
+    /// A failed task runs again.
+    TaskRetried {
+        /// Which.
+        key: Key,
+    },
+    /// A result is gone and will not come back by itself.
+    LostData {
+        /// Which.
+        key: Key,
+    },
+    /// Futures of these keys are cancelled.
+    CancelledKeys {
+        /// Which.
+        keys: Vec<Key>,
+        /// Since 2025.3.0.
+        reason: Option<Arc<str>>,
+        /// Since 2025.3.0.
+        msg: Option<Arc<str>>,
+    },
+    /// All futures are cancelled.
+    Restart,
+}
+
+/// Why a task failed. What the scheduler itself finds is told in plain terms; the shell knows how
+/// each release wants the exception.
+#[derive(Clone, Debug)]
+pub enum TaskError {
+    /// The task raised on a worker.
+    Remote {
+        /// Serialised exception.
+        exception: Opaque,
+        /// Serialised traceback.
+        traceback: Option<Opaque>,
+        /// `repr` of the exception.
+        exception_text: Arc<str>,
+        /// Printed traceback.
+        traceback_text: Arc<str>,
+    },
+    /// More than `allowed-failures` workers died while it ran.
+    KilledWorker {
+        /// The task that was running.
+        task: Key,
+        /// The last of those workers.
+        last_worker: Arc<WorkerSummary>,
+        /// The limit.
+        allowed_failures: u32,
+    },
+    /// `no-workers-timeout`: workers exist, none may run it.
+    NoValidWorker {
+        /// Which task.
+        task: Key,
+        /// Hosts it is restricted to.
+        host_restrictions: Vec<Arc<str>>,
+        /// Addresses it is restricted to.
+        worker_restrictions: Vec<Arc<str>>,
+        /// Resources it needs.
+        resource_restrictions: Vec<(Arc<str>, f64)>,
+        /// Seconds waited.
+        timeout: f64,
+    },
+    /// `no-workers-timeout`: there is no worker at all.
+    NoWorker {
+        /// Which task.
+        task: Key,
+        /// Seconds waited.
+        timeout: f64,
+    },
+    /// The inputs are larger than the memory of the worker chosen.
+    Memory {
+        /// What to tell the user.
+        message: Arc<str>,
+    },
+    /// The worker that held the actor is gone.
+    ActorLost {
+        /// The actor's key.
+        task: Key,
+        /// Address of the worker.
+        worker: Arc<str>,
+    },
+}
+
+/// What stays known of a worker after it is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerSummary {
+    /// Address.
+    pub address: Arc<str>,
+    /// Its name as text.
+    pub name: Arc<str>,
+    /// Thread count.
+    pub nthreads: u32,
+    /// Bytes; 0 means no limit.
+    pub memory_limit: u64,
+    /// Process id.
+    pub pid: u32,
+    /// `Worker-<uuid>` (since 2022.6.1).
+    pub server_id: Arc<str>,
+    /// Local directory.
+    pub local_directory: Arc<str>,
+    /// Nanny address.
+    pub nanny: Option<Arc<str>>,
+}
+
+/// Entries of the event log that the core itself makes.
+#[derive(Clone, Debug)]
+pub enum LoggedEvent {
+    /// `{"action": "add-worker"}`.
+    AddWorker {
+        /// Address, when the topic is `all`.
+        worker: Arc<str>,
+    },
+    /// `{"action": "remove-worker", …}`.
+    RemoveWorker {
+        /// Address.
+        worker: Arc<str>,
+        /// Tasks that were running.
+        processing_tasks: Vec<Key>,
+        /// Results that will be computed again.
+        lost_computed_tasks: Vec<Key>,
+        /// Data that is gone.
+        lost_scattered_tasks: Vec<Key>,
+        /// Cause.
+        stimulus_id: StimulusId,
+        /// Whether it was told before.
+        expected: bool,
+    },
+    /// Any other map of plain values: `(name, value)` pairs.
+    Plain(Vec<(&'static str, PlainValue)>),
+}
+
+/// Value in a [`LoggedEvent::Plain`].
+#[derive(Clone, Debug)]
+pub enum PlainValue {
+    /// Text.
+    Str(Arc<str>),
+    /// Number.
+    Int(i64),
+    /// Number.
+    Float(f64),
+    /// Keys.
+    Keys(Vec<Key>),
+    /// Flag.
+    Bool(bool),
+}

@@ -1,0 +1,89 @@
+//! A graph as the core takes it in: tasks with opaque run specs, dependencies as indexes, order
+//! already computed. Reading it out of a client's message is the business of `oxidask-graph` and
+//! the shell.
+
+use std::sync::Arc;
+
+use oxidask_key::Key;
+
+use crate::event::StimulusId;
+use crate::ids::ClientId;
+use crate::opaque::Opaque;
+
+/// One submission of a client.
+#[derive(Clone, Debug)]
+pub struct GraphUpdate {
+    /// Who submits.
+    pub client: ClientId,
+    /// The tasks, culled to what `keys` needs.
+    pub tasks: Vec<NewTask>,
+    /// Outputs the client wants; may name tasks of earlier graphs.
+    pub keys: Vec<Key>,
+    /// The task that submits from a worker, if any: its children run before its siblings.
+    pub submitting_task: Option<Key>,
+    /// Graphs that arrive within this time share a generation, in seconds.
+    pub fifo_timeout: f64,
+    /// Applies to tasks without a priority of their own; larger runs first.
+    pub user_priority: f64,
+    /// What a dependency that nobody knows leads to: the whole submission is refused (since
+    /// 2025.3.0) or only the tasks concerned are dropped (before).
+    pub lost_dependencies: LostDependencies,
+    /// When the message arrived (decides the generation).
+    pub received: crate::ids::Timestamp,
+    /// Cause.
+    pub stimulus_id: StimulusId,
+}
+
+/// See [`GraphUpdate::lost_dependencies`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostDependencies {
+    /// One `cancelled-keys` for all wanted keys; they are released.
+    RefuseGraph,
+    /// `cancelled-keys` per task that cannot run.
+    DropTasks,
+}
+
+/// One task of a [`GraphUpdate`].
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// Name.
+    pub key: Key,
+    /// What to run; `None` for a mere reference to data of an earlier graph.
+    pub run_spec: Option<Opaque>,
+    /// Tasks of this or earlier graphs whose results it needs.
+    pub dependencies: Vec<Key>,
+    /// Position in the order of the graph (`dask.order`); smaller runs first.
+    pub order: i64,
+    /// Options, shared by the tasks that have the same ones.
+    pub options: Option<Arc<TaskOptions>>,
+}
+
+/// What annotations (or, up to 2.30.1, arguments of `update-graph`) ask for a task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskOptions {
+    /// Larger runs first; replaces the graph's `user_priority`.
+    pub priority: Option<f64>,
+    /// Allowed workers: addresses with scheme, or (as given) names and hosts to be resolved.
+    pub workers: Option<Vec<Arc<str>>>,
+    /// The restriction is a wish only.
+    pub allow_other_workers: bool,
+    /// How often to try again after an exception.
+    pub retries: u32,
+    /// Abstract resources needed.
+    pub resources: Vec<(Arc<str>, f64)>,
+    /// The result stays on its worker as an actor.
+    pub actor: bool,
+    /// All annotations as the worker shall see them (`compute-task.annotations`).
+    pub annotations: Option<OpaqueAnnotations>,
+}
+
+/// The annotations map in the form the shell sends it on.
+#[derive(Clone, Debug)]
+pub struct OpaqueAnnotations(pub Opaque);
+
+impl PartialEq for OpaqueAnnotations {
+    /// Opaque values cannot be compared; two are taken as different.
+    fn eq(&self, _: &Self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,98 @@
+//! What is known of a worker.
+
+use std::sync::Arc;
+
+/// What a worker tells when it registers.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerInfo {
+    /// Contact address; the identity of the worker for all peers.
+    pub address: Arc<str>,
+    /// Host part of the address.
+    pub host: Arc<str>,
+    /// Its name as text (numeric names compare by their text).
+    pub name: Arc<str>,
+    /// Threads for tasks, ≥ 1.
+    pub nthreads: u32,
+    /// Bytes; 0 means no limit.
+    pub memory_limit: u64,
+    /// Abstract resources it offers.
+    pub resources: Vec<(Arc<str>, f64)>,
+    /// Process id.
+    pub pid: u32,
+    /// `Worker-<uuid>` (since 2022.6.1), else empty.
+    pub server_id: Arc<str>,
+    /// Where it spills.
+    pub local_directory: Arc<str>,
+    /// Address of its nanny, if it has one.
+    pub nanny: Option<Arc<str>>,
+    /// Release of `distributed` it runs. A task goes only to workers of a release that can run it;
+    /// equal text means compatible, empty means any.
+    pub release: Arc<str>,
+    /// Status at registration; [`WorkerStatus::Running`] for releases that do not tell (< 2021.10.0).
+    pub status: WorkerStatus,
+    /// Figures at registration.
+    pub metrics: WorkerMetrics,
+}
+
+/// Life of a worker as far as the scheduler cares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WorkerStatus {
+    /// Registered, not ready for tasks yet.
+    #[default]
+    Init,
+    /// Takes tasks.
+    Running,
+    /// Out of memory for the moment: keeps what it has, takes nothing new.
+    Paused,
+    /// Handing over its data before it leaves.
+    ClosingGracefully,
+    /// Leaving.
+    Closing,
+    /// Gone.
+    Closed,
+}
+
+impl WorkerStatus {
+    /// Stock's spelling, e.g. `closing_gracefully`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::ClosingGracefully => "closing_gracefully",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Reads stock's spelling.
+    pub fn parse(s: &str) -> Option<Self> {
+        [
+            Self::Init,
+            Self::Running,
+            Self::Paused,
+            Self::ClosingGracefully,
+            Self::Closing,
+            Self::Closed,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == s)
+    }
+}
+
+/// The part of a heartbeat's `metrics` that decides something.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WorkerMetrics {
+    /// Resident memory of the process in bytes.
+    pub memory: u64,
+    /// Bytes of results in memory as the worker counts them (since 2022.10.0).
+    pub managed_bytes: u64,
+    /// Bytes spilled, as measured in memory.
+    pub spilled_memory: u64,
+    /// Bytes spilled, as measured on disk.
+    pub spilled_disk: u64,
+    /// Total bandwidth seen by the worker in bytes per second.
+    pub bandwidth: Option<f64>,
+    /// Seconds since the epoch on the worker's clock when it measured.
+    pub time: f64,
+}

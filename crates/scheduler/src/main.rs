@@ -1,0 +1,2 @@
+//! `dask-scheduler`.
+fn main() {}

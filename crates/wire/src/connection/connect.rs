@@ -1,0 +1,132 @@
+//! Calling a peer: workers and nannies, whose release is known from their registration.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Address, Connection, Limits, Reader, SocketOptions, Transport, Writer, configure};
+use crate::error::{ConnectError, WriteError};
+use crate::handshake::Handshake;
+use crate::release::Generation;
+
+/// How a peer is called.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// What it speaks: [`Generation::of`] its release.
+    pub generation: Generation,
+    /// Time for connection and handshake together (`distributed.comm.timeouts.connect`).
+    pub timeout: Duration,
+    /// Whether to try again until the time is over when the connection is refused.
+    pub retry: bool,
+    /// Bounds of a message.
+    pub limits: Limits,
+    /// Options of the socket.
+    pub socket: SocketOptions,
+    /// Pickle protocol we announce. Stock schedulers say 4 here, so that results that travel
+    /// through them are in-band.
+    pub pickle_protocol: i64,
+    /// Extensions we announce to peers of our own.
+    pub capabilities: Vec<String>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            generation: Generation::M3,
+            timeout: Duration::from_secs(30),
+            retry: false,
+            limits: Limits::default(),
+            socket: SocketOptions::default(),
+            pickle_protocol: 4,
+            capabilities: Vec::new(),
+        }
+    }
+}
+
+impl Connection {
+    /// Calls `address` and settles the handshake. We write first, which every listener accepts.
+    pub async fn connect(address: &str, options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let target = Address::parse(address)?;
+        let deadline = Instant::now() + options.timeout;
+        let timed_out = || ConnectError::Timeout {
+            address: address.into(),
+            timeout: options.timeout,
+        };
+        let io = |source| ConnectError::Io {
+            address: address.into(),
+            source,
+        };
+        let work = async {
+            let stream = call(&target, options.retry).await.map_err(io)?;
+            configure(&stream, &options.socket).map_err(io)?;
+            let peer = stream.peer_addr().ok();
+            let mut connection = Self::establish(address, stream, options).await?;
+            connection.peer = peer;
+            Ok(connection)
+        };
+        timeout_at(deadline, work).await.map_err(|_| timed_out())?
+    }
+
+    /// The handshake of a caller, on any byte stream. `address` is for error messages.
+    pub async fn establish(
+        address: &str,
+        stream: impl Transport,
+        options: &ConnectOptions,
+    ) -> Result<Self, ConnectError> {
+        let (read, write) = stream.into_halves();
+        let mut reader = Reader::new(read, options.generation, options.limits);
+        let mut writer = Writer::new(write, options.generation);
+        let mut handshake = None;
+        if options.generation > Generation::M0 {
+            let ours = Handshake::ours(options.pickle_protocol, &options.capabilities);
+            writer
+                .send(&ours.to_message())
+                .await
+                .map_err(|error| match error {
+                    WriteError::Io(source) => ConnectError::Io {
+                        address: address.into(),
+                        source,
+                    },
+                    WriteError::Encode(source) => ConnectError::Read {
+                        address: address.into(),
+                        source: source.into(),
+                    },
+                })?;
+            let answer = reader.read().await;
+            let answer = answer.map_err(|source| ConnectError::Read {
+                address: address.into(),
+                source,
+            })?;
+            let theirs =
+                Handshake::from_message(&answer).map_err(|source| ConnectError::Handshake {
+                    address: address.into(),
+                    source,
+                })?;
+            handshake = Some(theirs);
+        }
+        let generation = reader.generation();
+        writer.set_generation(generation);
+        Ok(Self {
+            reader,
+            writer,
+            generation,
+            handshake,
+            peer: None,
+        })
+    }
+}
+
+async fn call(target: &Address, retry: bool) -> io::Result<TcpStream> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match TcpStream::connect((target.host.as_str(), target.port)).await {
+            Err(error) if retry && error.kind() == io::ErrorKind::ConnectionRefused => {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Connections: bytes on a socket to [`Message`]s and back, with whom we speak settled first.
+//!
+//! [`Connection::accept`] finds out what a caller speaks (`accept.rs`), [`Connection::connect`]
+//! calls a peer (`connect.rs`). Afterwards a connection is a [`Reader`] and a [`Writer`], which may
+//! be used by different tasks.
+
+mod accept;
+mod address;
+mod connect;
+mod memory;
+mod reader;
+mod socket;
+mod writer;
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+pub use accept::AcceptPolicy;
+pub use address::Address;
+pub use connect::ConnectOptions;
+pub use memory::PeerMemory;
+pub use reader::Reader;
+pub use socket::{SocketOptions, configure};
+pub use writer::Writer;
+
+pub use crate::framing::Limits;
+use crate::handshake::Handshake;
+use crate::message::Message;
+use crate::release::Generation;
+
+type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
+type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A byte stream that can be read and written by different tasks: TCP now, TLS over it later.
+pub trait Transport: Send + 'static {
+    /// Both directions.
+    fn into_halves(self) -> (BoxRead, BoxWrite);
+}
+
+impl Transport for TcpStream {
+    fn into_halves(self) -> (BoxRead, BoxWrite) {
+        let (read, write) = self.into_split();
+        (Box::new(read), Box::new(write))
+    }
+}
+
+impl Transport for tokio::io::DuplexStream {
+    fn into_halves(self) -> (BoxRead, BoxWrite) {
+        let (read, write) = tokio::io::split(self);
+        (Box::new(read), Box::new(write))
+    }
+}
+
+/// A connection whose framing and handshake are settled.
+#[derive(Debug)]
+pub struct Connection {
+    /// Incoming messages.
+    pub reader: Reader,
+    /// Outgoing messages.
+    pub writer: Writer,
+    generation: Generation,
+    handshake: Option<Handshake>,
+    peer: Option<SocketAddr>,
+}
+
+impl Connection {
+    /// What the peer speaks. Its release is known only from its registration.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What the peer told about itself; nothing before 2.23.0.
+    pub fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.as_ref()
+    }
+
+    /// Extensions of a peer of our own; nothing for stock.
+    pub fn capabilities(&self) -> Option<&[String]> {
+        self.handshake.as_ref()?.capabilities.as_deref()
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The next message; see [`Reader::read`].
+    pub async fn read(&mut self) -> Result<Message, crate::error::ReadError> {
+        self.reader.read().await
+    }
+
+    /// Sends a message; see [`Writer::send`].
+    pub async fn send(&mut self, message: &Message) -> Result<(), crate::error::WriteError> {
+        self.writer.send(message).await
+    }
+
+    /// Both halves, for different tasks.
+    pub fn split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+}

@@ -1,0 +1,139 @@
+//! The receiving half.
+
+use std::fmt;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+
+use super::{BoxRead, Limits};
+use crate::error::ReadError;
+use crate::framing::{Parsed, Prelude, Sniff, parse, sniff, take_frames};
+use crate::legacy;
+use crate::message::Message;
+use crate::release::Generation;
+
+/// Least room for a read.
+const ROOM: usize = 8 << 10;
+/// Most room that is made for bytes of which none is there yet.
+const CHUNK: usize = 64 << 10;
+
+/// Reads messages. Nothing is allocated for bytes that have not arrived, beyond as much again as
+/// already has.
+pub struct Reader {
+    io: BoxRead,
+    buf: BytesMut,
+    prelude: Option<Prelude>,
+    /// Bytes that must be in the buffer before looking at it again makes sense.
+    wanted: usize,
+    generation: Generation,
+    limits: Limits,
+    /// Read while the peer's protocol was found out; comes first.
+    unread: Option<Message>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("generation", &self.generation)
+            .field("buffered", &self.buf.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(io: BoxRead, generation: Generation, limits: Limits) -> Self {
+        Self {
+            io,
+            buf: BytesMut::new(),
+            prelude: None,
+            wanted: 0,
+            generation,
+            limits,
+            unread: None,
+        }
+    }
+
+    /// What the peer speaks.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(crate) fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+
+    /// What the bytes that are there say about the peer's framing.
+    pub(crate) fn sniff(&self) -> Sniff {
+        sniff(&self.buf)
+    }
+
+    /// Gives a message back, to be read again.
+    pub(crate) fn unread(&mut self, message: Message) {
+        self.unread = Some(message);
+    }
+
+    /// Whether anything has arrived that is not read yet.
+    pub(crate) fn has_bytes(&self) -> bool {
+        !self.buf.is_empty()
+    }
+
+    /// The next message. May be dropped at any await point without losing bytes.
+    ///
+    /// After [`ReadError::Decode`] the stream is still in step and the next message can be read;
+    /// after any other error it is unusable.
+    pub async fn read(&mut self) -> Result<Message, ReadError> {
+        loop {
+            if let Some(message) = self.try_take()? {
+                return Ok(message);
+            }
+            self.fill(self.wanted).await?;
+        }
+    }
+
+    /// A message that has arrived whole already, if there is one. Never waits.
+    pub fn try_take(&mut self) -> Result<Option<Message>, ReadError> {
+        if let Some(message) = self.unread.take() {
+            return Ok(Some(message));
+        }
+        let prelude = match self.prelude.take() {
+            Some(prelude) => prelude,
+            None => match parse(&self.buf, self.generation, &self.limits)? {
+                Parsed::Need(bytes) => {
+                    self.wanted = bytes;
+                    return Ok(None);
+                }
+                Parsed::Prelude(prelude) => prelude,
+            },
+        };
+        if self.buf.len() < prelude.total {
+            self.wanted = prelude.total;
+            self.prelude = Some(prelude);
+            return Ok(None);
+        }
+        let frames = take_frames(&mut self.buf, &prelude);
+        // 2021.03.0 alone has the new framing and the old messages, whose first frame is empty.
+        if self.generation == Generation::M3 && frames.first().is_some_and(bytes::Bytes::is_empty) {
+            self.generation = Generation::M2;
+        }
+        let message = if self.generation.is_path_based() {
+            legacy::decode(frames, self.limits.max_message)?
+        } else {
+            Message::from_frames(frames.into_iter())?
+        };
+        Ok(Some(message))
+    }
+
+    /// Waits for more bytes; `wanted` in the buffer would be enough.
+    pub(crate) async fn fill(&mut self, wanted: usize) -> Result<(), ReadError> {
+        let have = self.buf.len();
+        let missing = wanted.saturating_sub(have).max(ROOM);
+        self.buf.reserve(missing.min(have.max(CHUNK)));
+        if self.io.read_buf(&mut self.buf).await? > 0 {
+            Ok(())
+        } else if have == 0 {
+            Err(ReadError::Closed)
+        } else {
+            Err(ReadError::Cut)
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Composing the stream operations of workers.
+
+use oxidask_key::Key;
+
+use super::{
+    AcquireForm, CloseForm, Dialect, FreeKeysForm, RunSpecFields, begin_batch, finish_batch,
+};
+use crate::message::worker::{ComputeTask, RunSpec, ToWorker, WhoHas};
+use crate::message::{Composer, Message};
+use crate::msgpack::Writer;
+use crate::payload::Payload;
+
+impl Dialect {
+    /// One transport message for a worker of this release. What the release has no operation for is
+    /// left out; so is a task whose run spec it cannot run ([`Self::accepts`]), which the caller
+    /// should have refused before.
+    pub fn encode_worker_batch(&self, batch: &[ToWorker<'_>]) -> Message {
+        let mut composer = begin_batch();
+        let mut count = 0;
+        for item in batch {
+            if self.worker_item(&mut composer, item) {
+                count += 1;
+            }
+        }
+        finish_batch(composer, count)
+    }
+
+    /// Whether workers of this release can run such a spec: the three parts and serialised tasks
+    /// until 2023.8.0, pickles since.
+    pub fn accepts(&self, run_spec: &RunSpec) -> bool {
+        let wants_pickle = self.run_spec == RunSpecFields::Pickle;
+        wants_pickle == matches!(run_spec, RunSpec::Pickled { .. })
+    }
+
+    /// Appends one operation; says whether there was one to append.
+    fn worker_item(&self, c: &mut Composer, item: &ToWorker<'_>) -> bool {
+        match item {
+            ToWorker::ComputeTask(task) => return self.compute_task(c, task),
+            ToWorker::FreeKeys { keys, stimulus_id } => {
+                self.free_keys(&mut c.out, "free-keys", "free-keys", keys, stimulus_id);
+            }
+            ToWorker::RemoveReplicas { keys, stimulus_id } => {
+                self.free_keys(
+                    &mut c.out,
+                    "remove-replicas",
+                    "superfluous-data",
+                    keys,
+                    stimulus_id,
+                );
+            }
+            ToWorker::AcquireReplicas {
+                who_has,
+                nbytes,
+                stimulus_id,
+            } => {
+                return self.acquire_replicas(&mut c.out, who_has, nbytes, stimulus_id);
+            }
+            ToWorker::RefreshWhoHas {
+                who_has,
+                stimulus_id,
+            } if self.refresh_who_has => {
+                let w = &mut c.out;
+                op(w, "refresh-who-has", 2);
+                w.str("who_has");
+                who_has_map(w, who_has);
+                text(w, "stimulus_id", stimulus_id);
+            }
+            ToWorker::StealRequest { key, stimulus_id } => {
+                let w = &mut c.out;
+                op(w, "steal-request", 1 + usize::from(self.steal_stimulus_id));
+                w.str("key");
+                w.key(key);
+                if self.steal_stimulus_id {
+                    text(w, "stimulus_id", stimulus_id);
+                }
+            }
+            ToWorker::StatusChange {
+                status,
+                stimulus_id,
+            } if self.status_change => {
+                let w = &mut c.out;
+                op(
+                    w,
+                    "worker-status-change",
+                    1 + usize::from(self.status_change_stimulus_id),
+                );
+                text(w, "status", status);
+                if self.status_change_stimulus_id {
+                    text(w, "stimulus_id", stimulus_id);
+                }
+            }
+            ToWorker::RemoveWorker {
+                worker,
+                stimulus_id,
+            } if self.remove_worker => {
+                let w = &mut c.out;
+                op(w, "remove-worker", 2);
+                text(w, "worker", worker);
+                text(w, "stimulus_id", stimulus_id);
+            }
+            ToWorker::Close { reason } => self.close(&mut c.out, reason),
+            ToWorker::CloseStream => op(&mut c.out, "close-stream", 0),
+            ToWorker::Other(value) => c.value(value),
+            ToWorker::RefreshWhoHas { .. }
+            | ToWorker::StatusChange { .. }
+            | ToWorker::RemoveWorker { .. } => return false,
+        }
+        true
+    }
+
+    fn free_keys(&self, w: &mut Writer, new: &str, middle: &str, keys: &[Key], stimulus_id: &str) {
+        match self.free_keys {
+            FreeKeysForm::StimulusId => op(w, new, 2),
+            FreeKeysForm::Reason => op(w, middle, 2),
+            FreeKeysForm::DeleteData => op(w, "delete-data", 2),
+        }
+        w.str("keys");
+        w.keys(keys);
+        match self.free_keys {
+            FreeKeysForm::StimulusId => text(w, "stimulus_id", stimulus_id),
+            FreeKeysForm::Reason => text(w, "reason", stimulus_id),
+            FreeKeysForm::DeleteData => {
+                w.str("report");
+                w.bool(false);
+            }
+        }
+    }
+
+    fn acquire_replicas(
+        &self,
+        w: &mut Writer,
+        who_has: WhoHas<'_>,
+        nbytes: &[(Key, u64)],
+        stimulus_id: &str,
+    ) -> bool {
+        let fields = match self.acquire {
+            AcquireForm::Unknown => return false,
+            AcquireForm::KeysAndPriorities => 4,
+            AcquireForm::Keys | AcquireForm::NBytes => 3,
+            AcquireForm::WhoHas => 2,
+        };
+        op(w, "acquire-replicas", fields);
+        if matches!(
+            self.acquire,
+            AcquireForm::Keys | AcquireForm::KeysAndPriorities
+        ) {
+            w.str("keys");
+            w.array(who_has.len());
+            who_has.iter().for_each(|(key, _)| w.key(key));
+        }
+        if self.acquire == AcquireForm::KeysAndPriorities {
+            w.str("priorities");
+            w.map(who_has.len());
+            for (key, _) in who_has {
+                w.key(key);
+                w.array(1);
+                w.int(0);
+            }
+        }
+        w.str("who_has");
+        who_has_map(w, who_has);
+        if self.acquire == AcquireForm::NBytes {
+            w.str("nbytes");
+            nbytes_map(w, nbytes);
+        }
+        text(w, "stimulus_id", stimulus_id);
+        true
+    }
+
+    fn close(&self, w: &mut Writer, reason: &str) {
+        match self.close {
+            CloseForm::Bare => op(w, "close", 0),
+            CloseForm::Reason => {
+                op(w, "close", 1);
+                text(w, "reason", reason);
+            }
+            CloseForm::Report => {
+                op(w, "close", 1);
+                w.str("report");
+                w.bool(false);
+            }
+        }
+    }
+
+    fn compute_task(&self, c: &mut Composer, task: &ComputeTask<'_>) -> bool {
+        if !self.accepts(task.run_spec) {
+            tracing::error!(
+                key = %task.key, release = %self.release,
+                "the run spec of this task is not one of the worker's release; not sent"
+            );
+            return false;
+        }
+        let all = self.compute_all_fields;
+        let who_has = self.compute_who_has_always || !task.who_has.is_empty();
+        let nbytes = self.compute_nbytes_always || !task.who_has.is_empty();
+        let restrictions = all || !task.resource_restrictions.is_empty();
+        let actor = all || task.actor;
+        let annotations = all || (self.compute_annotations && task.annotations.is_some());
+        let optional = [
+            self.compute_duration,
+            self.compute_stimulus_id,
+            self.compute_run_id,
+            self.compute_span_id,
+            who_has,
+            nbytes,
+            restrictions,
+            actor,
+            annotations,
+        ];
+        let fields = 2 + optional.iter().filter(|present| **present).count();
+        let w = &mut c.out;
+        op(
+            w,
+            "compute-task",
+            fields + self.run_spec_fields(task.run_spec),
+        );
+        w.str("key");
+        w.key(task.key);
+        w.str("priority");
+        w.array(task.priority.len());
+        task.priority.iter().for_each(|p| number(w, *p));
+        if self.compute_duration {
+            w.str("duration");
+            w.float(task.duration);
+        }
+        if self.compute_stimulus_id {
+            text(w, "stimulus_id", task.stimulus_id);
+        }
+        if self.compute_run_id {
+            w.str("run_id");
+            w.int(task.run_id);
+        }
+        if who_has {
+            w.str("who_has");
+            who_has_map(w, task.who_has);
+        }
+        if nbytes {
+            w.str("nbytes");
+            nbytes_map(w, task.nbytes);
+        }
+        if restrictions {
+            w.str("resource_restrictions");
+            w.map(task.resource_restrictions.len());
+            for (name, amount) in task.resource_restrictions {
+                w.str(name);
+                number(w, *amount);
+            }
+        }
+        if actor {
+            w.str("actor");
+            w.bool(task.actor);
+        }
+        if annotations {
+            w.str("annotations");
+            match task.annotations {
+                Some(map) => w.raw(map),
+                None => w.map(0),
+            }
+        }
+        if self.compute_span_id {
+            w.str("span_id");
+            optional_text(w, task.span_id);
+        }
+        self.run_spec(c, task.run_spec);
+        true
+    }
+
+    /// How many fields [`Self::run_spec`] writes.
+    fn run_spec_fields(&self, spec: &RunSpec) -> usize {
+        match (self.run_spec, spec) {
+            (RunSpecFields::PartsOrTask, RunSpec::Parts { args, kwargs, .. }) => {
+                1 + usize::from(args.is_some()) + usize::from(kwargs.is_some())
+            }
+            (RunSpecFields::All, _) => 4,
+            _ => 1,
+        }
+    }
+
+    fn run_spec(&self, c: &mut Composer, spec: &RunSpec) {
+        match (self.run_spec, spec) {
+            (RunSpecFields::PartsOrTask, RunSpec::Serialized(payload)) => {
+                c.out.str("task");
+                self.payload(c, payload);
+            }
+            (
+                RunSpecFields::PartsOrTask,
+                RunSpec::Parts {
+                    function,
+                    args,
+                    kwargs,
+                },
+            ) => {
+                parts(&mut c.out, function, args.as_deref(), kwargs.as_deref());
+            }
+            (
+                RunSpecFields::OneMap,
+                RunSpec::Parts {
+                    function,
+                    args,
+                    kwargs,
+                },
+            ) => {
+                let w = &mut c.out;
+                w.str("run_spec");
+                w.map(1 + usize::from(args.is_some()) + usize::from(kwargs.is_some()));
+                parts(w, function, args.as_deref(), kwargs.as_deref());
+            }
+            (
+                RunSpecFields::All,
+                RunSpec::Parts {
+                    function,
+                    args,
+                    kwargs,
+                },
+            ) => {
+                let w = &mut c.out;
+                w.str("run_spec");
+                w.nil();
+                for (name, part) in [
+                    ("function", Some(function)),
+                    ("args", args.as_ref()),
+                    ("kwargs", kwargs.as_ref()),
+                ] {
+                    w.str(name);
+                    match part {
+                        Some(part) => w.bin(part),
+                        None => w.nil(),
+                    }
+                }
+            }
+            (RunSpecFields::All, RunSpec::Serialized(payload)) => {
+                for name in ["function", "args", "kwargs"] {
+                    c.out.str(name);
+                    c.out.nil();
+                }
+                c.out.str("run_spec");
+                self.payload(c, payload);
+            }
+            (_, RunSpec::Serialized(payload)) => {
+                c.out.str("run_spec");
+                self.payload(c, payload);
+            }
+            (_, RunSpec::Pickled { pickle, buffers }) => {
+                c.out.str("run_spec");
+                c.payload(&Payload::pickled(pickle, buffers.clone()).into());
+            }
+            (RunSpecFields::Pickle, RunSpec::Parts { .. }) => {
+                // Refused by `accepts`; nil keeps the count of fields right.
+                c.out.str("run_spec");
+                c.out.nil();
+            }
+        }
+    }
+}
+
+fn parts(w: &mut Writer, function: &[u8], args: Option<&[u8]>, kwargs: Option<&[u8]>) {
+    for (name, part) in [
+        ("function", Some(function)),
+        ("args", args),
+        ("kwargs", kwargs),
+    ] {
+        if let Some(part) = part {
+            w.str(name);
+            w.bin(part);
+        }
+    }
+}
+
+/// Head of an operation with that many fields besides `op`.
+pub(super) fn op(w: &mut Writer, name: &str, fields: usize) {
+    w.map(1 + fields);
+    w.str("op");
+    w.str(name);
+}
+
+pub(super) fn text(w: &mut Writer, name: &str, value: &str) {
+    w.str(name);
+    w.str(value);
+}
+
+pub(super) fn optional_text(w: &mut Writer, value: Option<&str>) {
+    match value {
+        Some(value) => w.str(value),
+        None => w.nil(),
+    }
+}
+
+/// Whole numbers as ints, as Python has them.
+fn number(w: &mut Writer, n: f64) {
+    if n.fract() == 0.0 && n.abs() < 9e15 {
+        w.int(n as i64);
+    } else {
+        w.float(n);
+    }
+}
+
+fn who_has_map(w: &mut Writer, who_has: WhoHas<'_>) {
+    w.map(who_has.len());
+    for (key, addresses) in who_has {
+        w.key(key);
+        w.array(addresses.len());
+        addresses.iter().for_each(|address| w.str(address));
+    }
+}
+
+fn nbytes_map(w: &mut Writer, nbytes: &[(Key, u64)]) {
+    w.map(nbytes.len());
+    for (key, n) in nbytes {
+        w.key(key);
+        w.uint(*n);
+    }
+}

@@ -1,0 +1,109 @@
+//! Walking a stream batch without building it.
+
+use crate::error::DecodeError;
+use crate::message::Message;
+use crate::msgpack::{Cursor, Token};
+use crate::value::{Value, decode_prefix};
+
+/// One operation of a batch, still msgpack.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Item<'a> {
+    /// What the peer wants done.
+    pub op: &'a str,
+    /// The whole map.
+    pub raw: &'a [u8],
+    /// Where it came from: owner of storage and payloads.
+    pub message: &'a Message,
+}
+
+impl Item<'_> {
+    /// The item as a value, payloads bound.
+    pub fn value(&self) -> Result<Value, DecodeError> {
+        let bytes = self.message.body().slice_ref(self.raw);
+        decode_prefix(&bytes, self.message.indexed_payloads()).map(|(value, _)| value)
+    }
+}
+
+/// Iterator over the operations of a message. After an error it ends.
+#[derive(Clone, Debug)]
+pub struct Items<'a> {
+    message: &'a Message,
+    cursor: Cursor<'a>,
+    left: u32,
+    started: bool,
+}
+
+impl<'a> Items<'a> {
+    pub(super) fn new(message: &'a Message) -> Self {
+        Self {
+            message,
+            cursor: Cursor::new(message.body()),
+            left: 1,
+            started: false,
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Item<'a>>, DecodeError> {
+        if !self.started {
+            self.started = true;
+            if let Token::Array(n) = self.cursor.peek()? {
+                self.cursor.token()?;
+                self.left = n;
+            }
+        }
+        while self.left > 0 {
+            self.left -= 1;
+            let raw = self.cursor.skip()?;
+            if let Some(op) = find_op(raw)? {
+                return Ok(Some(Item {
+                    op,
+                    raw,
+                    message: self.message,
+                }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step();
+        if step.is_err() {
+            self.left = 0;
+        }
+        step.transpose()
+    }
+}
+
+/// The `op` of a map; nothing for the text `"OK"`.
+fn find_op(raw: &[u8]) -> Result<Option<&str>, DecodeError> {
+    let mut cursor = Cursor::new(raw);
+    let entries = match cursor.token()? {
+        Token::Map(n) => n,
+        Token::Str("OK") => return Ok(None),
+        other => {
+            return Err(DecodeError::Type {
+                expected: "map",
+                found: other.type_name(),
+            });
+        }
+    };
+    for _ in 0..entries {
+        if cursor.peek()? == Token::Str("op") {
+            cursor.skip()?;
+            return match cursor.token()? {
+                Token::Str(op) => Ok(Some(op)),
+                other => Err(DecodeError::Type {
+                    expected: "op as str",
+                    found: other.type_name(),
+                }),
+            };
+        }
+        cursor.skip()?;
+        cursor.skip()?;
+    }
+    Err(DecodeError::Missing("op"))
+}

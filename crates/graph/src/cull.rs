@@ -1,0 +1,47 @@
+//! Dropping tasks that the wanted keys do not need.
+
+use std::collections::HashMap;
+
+use oxidask_key::Key;
+
+use crate::intake::SplitTask;
+
+/// Keeps the tasks that `wanted` needs, directly or through dependencies; their order stays.
+pub fn cull(tasks: &mut Vec<SplitTask>, wanted: &[Key]) {
+    let keep = {
+        let index: HashMap<&Key, usize> =
+            tasks.iter().enumerate().map(|(i, t)| (&t.key, i)).collect();
+        reachable(tasks.len(), &index, wanted, |i| {
+            tasks.get(i).map_or(&[], |t| &t.dependencies)
+        })
+    };
+    let mut flags = keep.into_iter();
+    tasks.retain(|_| flags.next().unwrap_or(false));
+}
+
+/// Which of `count` tasks `wanted` needs. `index` gives the number of a key's task; keys without
+/// one belong to other graphs.
+pub(crate) fn reachable<'a>(
+    count: usize,
+    index: &HashMap<&Key, usize>,
+    wanted: &[Key],
+    dependencies: impl Fn(usize) -> &'a [Key],
+) -> Vec<bool> {
+    let mut keep = vec![false; count];
+    let mut stack: Vec<usize> = wanted
+        .iter()
+        .filter_map(|key| index.get(key).copied())
+        .collect();
+    while let Some(i) = stack.pop() {
+        match keep.get_mut(i) {
+            Some(kept) if !*kept => *kept = true,
+            _ => continue,
+        }
+        stack.extend(
+            dependencies(i)
+                .iter()
+                .filter_map(|key| index.get(key).copied()),
+        );
+    }
+    keep
+}

@@ -1,0 +1,382 @@
+//! Low-level graphs: a dict from keys to tasks, as `submit` and `get` send them (≥ 2025.4.0).
+//!
+//! Values are `dask._task_spec` nodes, or in the older notation tuples `(callable, *args)`, keys of
+//! other tasks, containers of those, and literals; the latter are converted as dask's
+//! `convert_legacy_graph` does it.
+
+use std::collections::{HashMap, HashSet};
+
+use oxidask_key::Key;
+
+use crate::cull::reachable;
+use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
+use crate::pickle::plain::to_key;
+use crate::pickle::walker::Limits;
+
+use super::parse::{MAX_DEPTH, References, as_node, gather};
+use super::spec::{GraphNode, Maker, Parsed, graph_node};
+use super::writer::TaskWriter;
+use super::{SplitGraph, SplitTask, Stop, TaskKind};
+
+/// Splits a low-level graph, culled to `wanted`.
+pub(super) fn split_low_level_graph(
+    arena: &mut Arena,
+    dsk: NodeId,
+    wanted: &[Key],
+    limits: Limits,
+) -> Result<SplitGraph, Stop> {
+    let items = arena
+        .dict(dsk)
+        .ok_or_else(|| Stop::python("low-level graph that is not a dict"))?;
+    let mut tasks = convert_graph(arena, &items)?;
+    let keep = {
+        let index: HashMap<&Key, usize> = tasks
+            .iter()
+            .enumerate()
+            .map(|(i, task)| (&task.key, i))
+            .collect();
+        reachable(tasks.len(), &index, wanted, |i| {
+            tasks.get(i).map_or(&[], |task| &task.dependencies)
+        })
+    };
+    let mut flags = keep.into_iter();
+    tasks.retain(|_| flags.next().unwrap_or(false));
+    write_all(arena, tasks, limits)
+}
+
+/// A task that is a node of the arena, not yet written.
+pub(super) struct ArenaTask {
+    pub(super) key: Key,
+    pub(super) node: NodeId,
+    pub(super) dependencies: Vec<Key>,
+}
+
+/// Writes the tasks of a graph.
+pub(super) fn write_all(
+    arena: &Arena,
+    tasks: Vec<ArenaTask>,
+    limits: Limits,
+) -> Result<SplitGraph, Stop> {
+    let mut writer = TaskWriter::new(limits);
+    let mut graph = SplitGraph::default();
+    let mut parts = Vec::new();
+    for task in tasks {
+        let kind = shared_parts(arena, task.node, &mut parts)?;
+        graph.tasks.push(SplitTask {
+            spec: writer.write(arena, task.node, &parts)?,
+            key: task.key,
+            dependencies: task.dependencies,
+            kind,
+        });
+    }
+    Ok(graph)
+}
+
+/// Collects what a task may share with others, and tells its kind.
+fn shared_parts(arena: &Arena, node: NodeId, parts: &mut Vec<NodeId>) -> Result<TaskKind, Stop> {
+    parts.clear();
+    match graph_node(arena, node)? {
+        Some(GraphNode::Task(task)) => {
+            parts.push(task.func);
+            parts.extend_from_slice(arena.tuple(task.args).unwrap_or_default());
+            let kwargs = arena.dict(task.kwargs).unwrap_or_default();
+            parts.extend(kwargs.into_iter().map(|(_, value)| value));
+            Ok(TaskKind::Task)
+        }
+        Some(GraphNode::Data) => {
+            let value = arena.call(node).and_then(|(_, _, args)| args.get(1));
+            parts.extend(value);
+            Ok(TaskKind::Data)
+        }
+        _ => Ok(TaskKind::Task),
+    }
+}
+
+/// Converts the items of a graph to nodes of `dask._task_spec`.
+pub(super) fn convert_graph(
+    arena: &mut Arena,
+    items: &[(NodeId, NodeId)],
+) -> Result<Vec<ArenaTask>, Stop> {
+    let references = References::new(arena);
+    let mut maker = Maker::new(arena);
+    let mut keys = Vec::with_capacity(items.len());
+    for &(key, _) in items {
+        keys.push(to_key(arena, key).ok_or_else(|| Stop::python("key of unknown type"))?);
+    }
+    let mut converter = Converter {
+        all_keys: keys.iter().cloned().collect(),
+        references,
+    };
+    let mut index: HashMap<&Key, usize> = HashMap::new();
+    let mut tasks: Vec<ArenaTask> = Vec::new();
+    for (key, &(key_node, value)) in keys.iter().zip(items) {
+        let parsed = converter.convert(arena, &mut maker, Some(key_node), value, MAX_DEPTH)?;
+        if is_alias_of_itself(arena, &parsed, key)? {
+            continue;
+        }
+        let node = if parsed.is_node {
+            parsed.node
+        } else {
+            maker.data(arena, key_node, parsed.node)
+        };
+        let task = ArenaTask {
+            key: key.clone(),
+            node,
+            dependencies: parsed.dependencies,
+        };
+        // As in a dict, the last value of a key counts, in the place of the first.
+        match index.get(key).and_then(|&i| tasks.get_mut(i)) {
+            Some(earlier) => *earlier = task,
+            None => {
+                index.insert(key, tasks.len());
+                tasks.push(task);
+            }
+        }
+    }
+    Ok(tasks)
+}
+
+fn is_alias_of_itself(arena: &Arena, parsed: &Parsed, key: &Key) -> Result<bool, Stop> {
+    if parsed.dependencies.as_slice() != std::slice::from_ref(key) {
+        return Ok(false);
+    }
+    let found = graph_node(arena, parsed.node)?;
+    Ok(matches!(found, Some(GraphNode::Alias { .. })))
+}
+
+/// Whether Python's `callable` is true of a node.
+enum Callable {
+    Yes,
+    No,
+    Unknown,
+}
+
+struct Converter {
+    all_keys: HashSet<Key>,
+    references: References,
+}
+
+impl Converter {
+    /// dask's `convert_legacy_task`; `key` is given at the top of a graph's value only.
+    fn convert(
+        &mut self,
+        arena: &mut Arena,
+        maker: &mut Maker,
+        key: Option<NodeId>,
+        node: NodeId,
+        depth: usize,
+    ) -> Result<Parsed, Stop> {
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| Stop::python("task nested too deeply"))?;
+        let kind = arena.kind(node);
+        if let Some(found) = graph_node(arena, node)? {
+            return as_node(arena, maker, key, node, &found);
+        }
+        if let Kind::Tuple(run) = kind
+            && let [func, args @ ..] = arena.children(run)
+        {
+            let (func, args) = (*func, args.to_vec());
+            if is_task(arena, &[func])? {
+                return self.task(arena, maker, key, func, &args, depth);
+            }
+        }
+        if let Some(target) = self.reference(arena, node, kind)? {
+            return Ok(Parsed {
+                node: maker.alias(arena, key.unwrap_or(node), node),
+                is_node: true,
+                dependencies: vec![target],
+            });
+        }
+        let (builtin, items) = match kind {
+            Kind::Tuple(run) => ("tuple", arena.children(run).to_vec()),
+            Kind::FrozenSet(run) => ("frozenset", arena.children(run).to_vec()),
+            Kind::List => ("list", known(arena.list(node))?),
+            Kind::Set => ("set", known(arena.set(node))?),
+            _ => {
+                self.opaque(arena, node, kind)?;
+                return Ok(Parsed::plain(node));
+            }
+        };
+        let mut parts = Vec::with_capacity(items.len());
+        for item in items {
+            parts.push(self.convert(arena, maker, None, item, depth)?);
+        }
+        if !parts.iter().any(|part| part.is_node) {
+            return Ok(Parsed::plain(node));
+        }
+        let (nodes, dependencies) = gather(&parts);
+        let key = key.unwrap_or(maker.none());
+        Ok(Parsed {
+            node: maker.identity_cast(arena, key, &nodes, builtin, &dependencies),
+            is_node: true,
+            dependencies,
+        })
+    }
+
+    fn task(
+        &mut self,
+        arena: &mut Arena,
+        maker: &mut Maker,
+        key: Option<NodeId>,
+        func: NodeId,
+        args: &[NodeId],
+        depth: usize,
+    ) -> Result<Parsed, Stop> {
+        let mut parts = Vec::with_capacity(args.len());
+        for &arg in args {
+            let is_dict = matches!(arena.kind(arg), Kind::Dict);
+            parts.push(if is_dict {
+                dict(arena, maker, arg)?
+            } else {
+                self.convert(arena, maker, None, arg, depth)?
+            });
+        }
+        let (nodes, dependencies) = gather(&parts);
+        let key = key.unwrap_or(maker.none());
+        Ok(Parsed {
+            node: maker.task(arena, key, func, &nodes, None, &dependencies),
+            is_node: true,
+            dependencies,
+        })
+    }
+
+    /// The key of the graph that a value refers to.
+    fn reference(&self, arena: &Arena, node: NodeId, kind: Kind) -> Result<Option<Key>, Stop> {
+        match kind {
+            Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {}
+            Kind::Tuple(run) => {
+                // E.g. `("x", numpy.int64(0))` equals `("x", 0)`, and a list makes it unhashable.
+                let odd = arena.children(run).iter().any(|&item| {
+                    matches!(arena.kind(item), Kind::Reduce { .. } | Kind::NewObj { .. })
+                });
+                if odd && self.has_tuple_of(run.len as usize) {
+                    return Err(Stop::python("tuple that may or may not be a key"));
+                }
+            }
+            _ => return Ok(None),
+        }
+        Ok(to_key(arena, node).filter(|key| self.all_keys.contains(key)))
+    }
+
+    fn has_tuple_of(&self, len: usize) -> bool {
+        self.all_keys
+            .iter()
+            .any(|key| matches!(key, Key::Tuple(items) if items.len() == len))
+    }
+
+    /// Refuses objects that dask may look into: subclasses of containers, of `str`, `int`, …
+    fn opaque(&mut self, arena: &Arena, node: NodeId, kind: Kind) -> Result<(), Stop> {
+        if kind.is_atom() || matches!(kind, Kind::Dict | Kind::ByteArray(_) | Kind::Buffer { .. }) {
+            return Ok(());
+        }
+        self.references.refuse(arena, node)?;
+        let filled = arena
+            .ops(node)
+            .any(|(op, _)| matches!(op, OpKind::Append | OpKind::SetItems | OpKind::AddItems));
+        let subclass = match kind {
+            Kind::NewObj { args, .. } => !arena.tuple(args).unwrap_or_default().is_empty(),
+            Kind::NewObjEx { .. } | Kind::Obj(_) => true,
+            Kind::Reduce { callable, .. } => {
+                matches!(arena.global(callable), Some(("collections", _)))
+            }
+            _ => true,
+        };
+        if filled || subclass {
+            return Err(Stop::python("object that may be a container or a key"));
+        }
+        Ok(())
+    }
+}
+
+fn known(items: Option<Vec<NodeId>>) -> Result<Vec<NodeId>, Stop> {
+    items.ok_or_else(|| Stop::python("container with unknown content"))
+}
+
+/// `Dict(value)` for a dict among the arguments of a task; its values are not converted.
+fn dict(arena: &mut Arena, maker: &mut Maker, node: NodeId) -> Result<Parsed, Stop> {
+    let items = arena
+        .dict(node)
+        .ok_or_else(|| Stop::python("dict with unknown content"))?;
+    let mut dependencies = Vec::new();
+    let mut flat = Vec::with_capacity(items.len());
+    for (key, value) in items {
+        for part in [key, value] {
+            match graph_node(arena, part)? {
+                None => {}
+                // A future in here is a dependency without an alias; rare enough for Python.
+                Some(GraphNode::Reference { .. }) => {
+                    return Err(Stop::python("future in a dict of an old-style task"));
+                }
+                Some(GraphNode::Task(task)) => {
+                    super::spec::union(&mut dependencies, &task.dependencies);
+                }
+                Some(GraphNode::Alias { target }) => {
+                    super::spec::union(&mut dependencies, &[target]);
+                }
+                Some(GraphNode::Data) => {}
+            }
+            flat.push(part);
+        }
+    }
+    Ok(Parsed {
+        node: maker.container(arena, "Dict", &flat, &dependencies)?,
+        is_node: true,
+        dependencies,
+    })
+}
+
+/// Whether a tuple of these elements is an old-style task.
+pub(super) fn is_task(arena: &Arena, elements: &[NodeId]) -> Result<bool, Stop> {
+    let Some(&first) = elements.first() else {
+        return Ok(false);
+    };
+    match callable(arena, first)? {
+        Callable::Yes => Ok(true),
+        Callable::No => Ok(false),
+        Callable::Unknown => Err(Stop::python("tuple that may or may not be a task")),
+    }
+}
+
+fn callable(arena: &Arena, node: NodeId) -> Result<Callable, Stop> {
+    Ok(match arena.kind(node) {
+        Kind::Global { .. } => match arena.global(node) {
+            Some(("builtins", "Ellipsis" | "NotImplemented")) => Callable::No,
+            Some(_) => Callable::Yes,
+            None => Callable::Unknown,
+        },
+        Kind::Reduce { callable, .. } => match graph_node(arena, node)? {
+            Some(GraphNode::Reference { .. }) => Callable::No,
+            Some(_) => Callable::Unknown,
+            None => match arena.global(callable) {
+                Some((module, name)) => made_by(module, name),
+                None => Callable::Unknown,
+            },
+        },
+        Kind::NewObj { .. } | Kind::NewObjEx { .. } | Kind::Obj(_) => Callable::Unknown,
+        _ => Callable::No,
+    })
+}
+
+/// Whether what this function makes can be called.
+fn made_by(module: &str, name: &str) -> Callable {
+    match (module, name) {
+        (
+            "cloudpickle.cloudpickle",
+            "_make_function" | "_make_skeleton_class" | "_builtin_type" | "_make_dynamic_class",
+        )
+        | ("dask.utils", "methodcaller")
+        | ("functools", "partial")
+        | ("operator", "itemgetter" | "attrgetter" | "methodcaller")
+        | ("_operator", "itemgetter" | "attrgetter" | "methodcaller")
+        | ("types", "MethodType")
+        | ("builtins", "getattr") => Callable::Yes,
+        ("builtins", "slice" | "range" | "complex" | "set" | "frozenset" | "bytearray")
+        | ("datetime", _)
+        | ("decimal", "Decimal")
+        | ("numpy", "dtype")
+        | ("numpy._core.multiarray" | "numpy.core.multiarray", "scalar" | "_reconstruct")
+        | ("numpy._core.numeric" | "numpy.core.numeric", "_frombuffer") => Callable::No,
+        _ => Callable::Unknown,
+    }
+}

@@ -1,0 +1,369 @@
+//! `dask._task_spec` nodes in a pickle (layout since dask 2025.3.0): reading and making them.
+//!
+//! A `Task` is pickled as an empty object whose state is the tuple of its slots in alphabetical
+//! order; containers (`List`, `Tuple`, `Set`, `Dict`) likewise with two slots more; `Alias`,
+//! `DataNode` and `TaskRef` as calls.
+
+use oxidask_key::Key;
+
+use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
+use crate::pickle::plain::to_key;
+
+use super::Stop;
+
+pub(super) const MODULE: &str = "dask._task_spec";
+
+/// Names of the container nodes.
+const CONTAINERS: [&str; 4] = ["List", "Tuple", "Set", "Dict"];
+
+/// A node that is a `GraphNode` or stands for a future.
+#[derive(Clone, Debug)]
+pub(super) enum GraphNode {
+    /// `Task` or a container of nodes.
+    Task(TaskParts),
+    /// `Alias(key, target)`.
+    Alias {
+        /// What it refers to.
+        target: Key,
+    },
+    /// `DataNode(key, value)`.
+    Data,
+    /// `TaskRef` or `Future`: not a graph node yet, but turned into an alias.
+    Reference {
+        /// Node of the key.
+        key: NodeId,
+    },
+}
+
+/// Slots of a task that matter here.
+#[derive(Clone, Debug)]
+pub(super) struct TaskParts {
+    pub(super) dependencies: Vec<Key>,
+    pub(super) args: NodeId,
+    pub(super) func: NodeId,
+    pub(super) kwargs: NodeId,
+}
+
+/// Reads a node as what it is to dask; `None` if it is neither a graph node nor a future.
+///
+/// # Errors
+/// If it is a graph node of an unknown class or layout.
+pub(super) fn graph_node(arena: &Arena, node: NodeId) -> Result<Option<GraphNode>, Stop> {
+    match arena.kind(node) {
+        Kind::Reduce { .. } => reduced(arena, node),
+        Kind::NewObj { cls, .. } => match arena.global(cls) {
+            Some((MODULE, name)) => match task(arena, node, name) {
+                Some(parts) => Ok(Some(GraphNode::Task(parts))),
+                None => Err(unknown(MODULE, name)),
+            },
+            // Subclasses of graph nodes elsewhere.
+            Some((module, name)) if name.ends_with("Task") && is_dask(module) => {
+                Err(unknown(module, name))
+            }
+            _ => Ok(None),
+        },
+        _ => Ok(None),
+    }
+}
+
+fn reduced(arena: &Arena, node: NodeId) -> Result<Option<GraphNode>, Stop> {
+    let Some((module, name, args)) = arena.call(node) else {
+        return Ok(None);
+    };
+    let known = match (module, name, args) {
+        (MODULE, "Alias", &[_, target]) => {
+            to_key(arena, target).map(|target| GraphNode::Alias { target })
+        }
+        (MODULE, "Alias", &[key]) => to_key(arena, key).map(|target| GraphNode::Alias { target }),
+        (MODULE, "DataNode", &[_, _]) => Some(GraphNode::Data),
+        (MODULE, "TaskRef", &[key]) => Some(GraphNode::Reference { key }),
+        ("distributed.client", "Future", &[key, ..]) => Some(GraphNode::Reference { key }),
+        (MODULE, "cull" | "identity" | "_identity_cast" | "_execute_subgraph", _) => {
+            return Ok(None);
+        }
+        (MODULE, ..) | ("distributed.client", "Future", _) => None,
+        _ => return Ok(None),
+    };
+    match known {
+        // Changed after the call: not what dask writes.
+        Some(_) if arena.ops(node).next().is_some() => Err(unknown(module, name)),
+        Some(known) => Ok(Some(known)),
+        None => Err(unknown(module, name)),
+    }
+}
+
+fn task(arena: &Arena, node: NodeId, class: &str) -> Option<TaskParts> {
+    let state = arena.state(node)?;
+    let (slots, args, func, kwargs) = if class == "Task" {
+        let slots = arena.tuple(state)?.to_vec();
+        (slots, 5, 6, 8)
+    } else if CONTAINERS.contains(&class) {
+        let slots = arena.list(state)?;
+        (slots, 5, 7, 10)
+    } else {
+        return None;
+    };
+    if slots.len() != kwargs + 1 {
+        return None;
+    }
+    let Kind::FrozenSet(run) = arena.kind(*slots.get(1)?) else {
+        return None;
+    };
+    let dependencies: Option<Vec<Key>> = arena
+        .children(run)
+        .iter()
+        .map(|&dep| to_key(arena, dep))
+        .collect();
+    Some(TaskParts {
+        dependencies: dependencies?,
+        args: *slots.get(args)?,
+        func: *slots.get(func)?,
+        kwargs: *slots.get(kwargs)?,
+    })
+}
+
+fn is_dask(module: &str) -> bool {
+    module.starts_with("dask.") || module.starts_with("distributed.")
+}
+
+fn unknown(module: &str, name: &str) -> Stop {
+    Stop::python(format!("unknown kind of graph node {module}.{name}"))
+}
+
+/// A value on its way into a task: the node to write, and what it depends on. `is_node` says
+/// whether it is a `GraphNode` (then a container around it must be one as well).
+#[derive(Clone, Debug)]
+pub(super) struct Parsed {
+    pub(super) node: NodeId,
+    pub(super) is_node: bool,
+    pub(super) dependencies: Vec<Key>,
+}
+
+impl Parsed {
+    pub(super) fn plain(node: NodeId) -> Self {
+        Self {
+            node,
+            is_node: false,
+            dependencies: Vec::new(),
+        }
+    }
+}
+
+/// Makes `dask._task_spec` nodes in an arena. Globals are made once.
+pub(super) struct Maker {
+    task: NodeId,
+    empty_tuple: NodeId,
+    alias: Option<NodeId>,
+    data: Option<NodeId>,
+    identity_cast: Option<NodeId>,
+    typ: Option<NodeId>,
+    containers: [Option<NodeId>; 4],
+    builtins: Vec<(&'static str, NodeId)>,
+    none: NodeId,
+    false_: NodeId,
+}
+
+impl Maker {
+    pub(super) fn new(arena: &mut Arena) -> Self {
+        Self {
+            task: arena.add_global(MODULE, "Task"),
+            empty_tuple: arena.add_tuple(&[]),
+            alias: None,
+            data: None,
+            identity_cast: None,
+            typ: None,
+            containers: [None; 4],
+            builtins: Vec::new(),
+            none: arena.add(Kind::None),
+            false_: arena.add(Kind::Bool(false)),
+        }
+    }
+
+    /// The class `Task`.
+    pub(super) fn task_class(&self) -> NodeId {
+        self.task
+    }
+
+    /// `None`.
+    pub(super) fn none(&self) -> NodeId {
+        self.none
+    }
+
+    /// `Alias(key, target)`.
+    pub(super) fn alias(&mut self, arena: &mut Arena, key: NodeId, target: NodeId) -> NodeId {
+        let class = *self
+            .alias
+            .get_or_insert_with(|| arena.add_global(MODULE, "Alias"));
+        call(arena, class, &[key, target])
+    }
+
+    /// `DataNode(key, value)`.
+    pub(super) fn data(&mut self, arena: &mut Arena, key: NodeId, value: NodeId) -> NodeId {
+        let class = *self
+            .data
+            .get_or_insert_with(|| arena.add_global(MODULE, "DataNode"));
+        call(arena, class, &[key, value])
+    }
+
+    /// `Task(key, func, *args, **kwargs)`; `kwargs` is a dict node.
+    pub(super) fn task(
+        &mut self,
+        arena: &mut Arena,
+        key: NodeId,
+        func: NodeId,
+        args: &[NodeId],
+        kwargs: Option<NodeId>,
+        dependencies: &[Key],
+    ) -> NodeId {
+        let dependencies = frozen_keys(arena, dependencies);
+        let args = arena.add_tuple(args);
+        let kwargs = kwargs.unwrap_or_else(|| arena.add(Kind::Dict));
+        let (none, false_) = (self.none, self.false_);
+        let state = arena.add_tuple(&[
+            false_,
+            dependencies,
+            none,
+            none,
+            none,
+            args,
+            func,
+            key,
+            kwargs,
+        ]);
+        self.object(arena, self.task, state)
+    }
+
+    /// `Task(key, _identity_cast, *items, typ=<builtin type>)`.
+    pub(super) fn identity_cast(
+        &mut self,
+        arena: &mut Arena,
+        key: NodeId,
+        items: &[NodeId],
+        builtin: &'static str,
+        dependencies: &[Key],
+    ) -> NodeId {
+        let func = *self
+            .identity_cast
+            .get_or_insert_with(|| arena.add_global(MODULE, "_identity_cast"));
+        let name = *self.typ.get_or_insert_with(|| arena.add_str("typ"));
+        let class = self.builtin(arena, builtin);
+        let kwargs = arena.add(Kind::Dict);
+        arena.add_op(kwargs, OpKind::SetItems, &[name, class]);
+        self.task(arena, key, func, items, Some(kwargs), dependencies)
+    }
+
+    /// One of the containers of nodes; `items` alternate keys and values for `Dict`.
+    pub(super) fn container(
+        &mut self,
+        arena: &mut Arena,
+        class: &'static str,
+        items: &[NodeId],
+        dependencies: &[Key],
+    ) -> Result<NodeId, Stop> {
+        let which = CONTAINERS.iter().position(|&c| c == class);
+        let slot = which.and_then(|i| self.containers.get_mut(i));
+        let class_node = *slot
+            .ok_or_else(|| unknown(MODULE, class))?
+            .get_or_insert_with(|| arena.add_global(MODULE, class));
+        // The state as dask pickles it: `constructor` and `func` are functions of the class.
+        let (constructor, klass) = match class {
+            "List" => (self.builtin(arena, "list"), self.builtin(arena, "list")),
+            "Tuple" => (self.builtin(arena, "tuple"), self.builtin(arena, "tuple")),
+            "Set" => (self.builtin(arena, "set"), self.builtin(arena, "set")),
+            _ => (
+                arena.add_global(MODULE, "Dict.constructor"),
+                self.builtin(arena, "dict"),
+            ),
+        };
+        let func = arena.add_global(MODULE, "NestedContainer.to_container");
+        let dependencies = frozen_keys(arena, dependencies);
+        let args = arena.add_tuple(items);
+        let kwargs = arena.add(Kind::Dict);
+        let (none, false_) = (self.none, self.false_);
+        let state = arena.add(Kind::List);
+        let slots = [
+            false_,
+            dependencies,
+            none,
+            none,
+            none,
+            args,
+            constructor,
+            func,
+            none,
+            klass,
+            kwargs,
+        ];
+        arena.add_op(state, OpKind::Append, &slots);
+        Ok(self.object(arena, class_node, state))
+    }
+
+    fn object(&self, arena: &mut Arena, class: NodeId, state: NodeId) -> NodeId {
+        let object = arena.add(Kind::NewObj {
+            cls: class,
+            args: self.empty_tuple,
+        });
+        arena.add_op(object, OpKind::Build, &[state]);
+        object
+    }
+
+    fn builtin(&mut self, arena: &mut Arena, name: &'static str) -> NodeId {
+        if let Some(&(_, node)) = self.builtins.iter().find(|(n, _)| *n == name) {
+            return node;
+        }
+        let node = arena.add_global("builtins", name);
+        self.builtins.push((name, node));
+        node
+    }
+}
+
+fn call(arena: &mut Arena, callable: NodeId, args: &[NodeId]) -> NodeId {
+    let args = arena.add_tuple(args);
+    arena.add(Kind::Reduce { callable, args })
+}
+
+/// A node for a key.
+pub(super) fn key_node(arena: &mut Arena, key: &Key) -> NodeId {
+    match key {
+        Key::Str(s) => arena.add_str(s),
+        Key::Bytes(b) => {
+            let span = arena.add_side(b);
+            arena.add(Kind::Bytes(span))
+        }
+        Key::Int(i) => arena.add(Kind::Int(*i)),
+        Key::UInt(u) => {
+            let mut bytes = u.to_le_bytes().to_vec();
+            bytes.push(0);
+            let span = arena.add_side(&bytes);
+            arena.add(Kind::Long(span))
+        }
+        Key::Float(f) => arena.add(Kind::Float(*f)),
+        Key::Bool(b) => arena.add(Kind::Bool(*b)),
+        Key::None => arena.add(Kind::None),
+        Key::Tuple(items) => {
+            let items: Vec<NodeId> = items.iter().map(|item| key_node(arena, item)).collect();
+            arena.add_tuple(&items)
+        }
+    }
+}
+
+fn frozen_keys(arena: &mut Arena, keys: &[Key]) -> NodeId {
+    let nodes: Vec<NodeId> = keys.iter().map(|key| key_node(arena, key)).collect();
+    let run = arena.add_children(&nodes);
+    arena.add(Kind::FrozenSet(run))
+}
+
+/// Adds keys that are not there yet.
+pub(super) fn union(to: &mut Vec<Key>, from: &[Key]) {
+    // Fan-ins of many thousands come from reductions over futures; a set pays only for those.
+    if to.len() + from.len() > 64 {
+        let mut seen: std::collections::HashSet<Key> = to.iter().cloned().collect();
+        to.extend(from.iter().filter(|&key| seen.insert(key.clone())).cloned());
+        return;
+    }
+    for key in from {
+        if !to.contains(key) {
+            to.push(key.clone());
+        }
+    }
+}

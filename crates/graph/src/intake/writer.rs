@@ -1,0 +1,127 @@
+//! Writing the tasks of one graph, with what many of them share written once.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::pickle::arena::{Arena, NodeId};
+use crate::pickle::emit::{Emitter, Pickle, Prefix, resolve};
+use crate::pickle::opcodes as op;
+use crate::pickle::walker::Limits;
+
+use super::{Spec, Stop};
+
+/// From this size on (bytes, roughly) a shared part of a task is put into a prefix.
+const WORTH_SHARING: u32 = 256;
+
+/// Pickles of small tasks are cut from blocks of this size, so that they do not cost an allocation
+/// each; a block lives as long as the last of its tasks.
+const BLOCK: usize = 16 << 10;
+
+/// See the module's head.
+pub(super) struct TaskWriter {
+    pub(super) emitter: Emitter,
+    prefixes: HashMap<Vec<NodeId>, Prefix>,
+    block: BytesMut,
+    scratch: Vec<u8>,
+}
+
+impl TaskWriter {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            emitter: Emitter::new(limits),
+            prefixes: HashMap::new(),
+            block: BytesMut::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The spec of a task that is a node of the arena. `parts` are those parts of it that other
+    /// tasks may have as well (its function, its arguments).
+    pub(super) fn write(
+        &mut self,
+        arena: &Arena,
+        node: NodeId,
+        parts: &[NodeId],
+    ) -> Result<Spec, Stop> {
+        let mut common: Vec<NodeId> = parts
+            .iter()
+            .copied()
+            .filter(|&part| arena.is_shared(part) && arena.weight(part) >= WORTH_SHARING)
+            .collect();
+        common.sort_unstable();
+        common.dedup();
+        if common.is_empty() {
+            return self.write_alone(arena, node);
+        }
+        let prefix = match self.prefixes.remove(&common) {
+            Some(prefix) => prefix,
+            None => self.emitter.prefix(arena, &common)?,
+        };
+        let spec = match self.write_after(arena, &prefix, node) {
+            Ok(None) | Err(Stop::Python(_)) => self.write_alone(arena, node),
+            Ok(Some(spec)) => Ok(spec),
+            Err(stop) => Err(stop),
+        };
+        self.prefixes.insert(common, prefix);
+        spec
+    }
+
+    /// The spec on top of a prefix; nothing if it shares more with it than it can refer to.
+    fn write_after(
+        &mut self,
+        arena: &Arena,
+        prefix: &Prefix,
+        node: NodeId,
+    ) -> Result<Option<Spec>, Stop> {
+        self.emitter.begin(arena, Some(prefix));
+        if !self.emitter.count(arena, &[node])? {
+            return Ok(None);
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        self.emitter.write(arena, node, &mut out)?;
+        out.push(op::STOP);
+        let spec = self.spec(arena, Some(prefix), &out)?;
+        self.scratch = out;
+        Ok(Some(spec))
+    }
+
+    /// The spec of a task that shares nothing.
+    pub(super) fn write_alone(&mut self, arena: &Arena, node: NodeId) -> Result<Spec, Stop> {
+        let mut out = std::mem::take(&mut self.scratch);
+        self.emitter.alone(arena, node, &mut out)?;
+        let spec = self.spec(arena, None, &out);
+        self.scratch = out;
+        spec
+    }
+
+    /// Packs up what the emitter has written into `body`.
+    pub(super) fn spec(
+        &mut self,
+        arena: &Arena,
+        prefix: Option<&Prefix>,
+        body: &[u8],
+    ) -> Result<Spec, Stop> {
+        self.emitter.spend(body.len())?;
+        let body = self.keep(body);
+        Ok(Spec::Pickled {
+            pickle: Pickle {
+                prefix: prefix.map_or_else(Bytes::new, |p| p.bytes.clone()),
+                body,
+            },
+            buffers: resolve(arena, &self.emitter.used_buffers),
+        })
+    }
+
+    fn keep(&mut self, body: &[u8]) -> Bytes {
+        if body.len() > BLOCK / 8 {
+            return Bytes::copy_from_slice(body);
+        }
+        if self.block.capacity() < body.len() {
+            self.block = BytesMut::with_capacity(BLOCK);
+        }
+        self.block.extend_from_slice(body);
+        self.block.split().freeze()
+    }
+}

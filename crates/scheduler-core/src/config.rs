@@ -41,7 +41,21 @@ pub struct CoreConfig {
     pub amm_start: bool,
     /// `scheduler.active-memory-manager.interval`, seconds.
     pub amm_interval: f64,
-    /// Seed of the core's own random numbers.
+    /// `scheduler.active-memory-manager.measure`.
+    pub amm_measure: MemoryMeasure,
+    /// `scheduler.active-memory-manager.policies` names `ReduceReplicas`.
+    pub amm_reduce_replicas: bool,
+    /// `worker.memory.rebalance.measure`.
+    pub rebalance_measure: MemoryMeasure,
+    /// `worker.memory.rebalance.sender-min`, fraction of the memory limit.
+    pub rebalance_sender_min: f64,
+    /// `worker.memory.rebalance.recipient-max`, fraction of the memory limit.
+    pub rebalance_recipient_max: f64,
+    /// `worker.memory.rebalance.sender-recipient-gap`, fraction of the memory limit.
+    pub rebalance_sender_recipient_gap: f64,
+    /// `adaptive.target-duration`, seconds.
+    pub adaptive_target_duration: f64,
+    /// Seed of the core's own random numbers and of its hash tables.
     pub seed: u64,
 }
 
@@ -72,7 +86,53 @@ impl Default for CoreConfig {
             validate: false,
             amm_start: true,
             amm_interval: 2.0,
+            amm_measure: MemoryMeasure::Optimistic,
+            amm_reduce_replicas: true,
+            rebalance_measure: MemoryMeasure::Optimistic,
+            rebalance_sender_min: 0.3,
+            rebalance_recipient_max: 0.6,
+            rebalance_sender_recipient_gap: 0.1,
+            adaptive_target_duration: 5.0,
             seed: 0,
         }
+    }
+}
+
+/// Which figure stands for "memory used by a worker".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryMeasure {
+    /// Resident memory of the process.
+    Process,
+    /// Results in memory plus memory held by the process for long.
+    #[default]
+    Optimistic,
+    /// Results in memory.
+    Managed,
+    /// Results in memory and on disk.
+    ManagedTotal,
+    /// Results on disk.
+    Spilled,
+    /// Process memory that is not results.
+    Unmanaged,
+    /// The part of that which has been there for long.
+    UnmanagedOld,
+    /// The part of that which is new.
+    UnmanagedRecent,
+}
+
+impl MemoryMeasure {
+    /// Reads stock's spelling, e.g. `optimistic` or `unmanaged_recent`.
+    pub fn parse(s: &str) -> Option<Self> {
+        Some(match s {
+            "process" => Self::Process,
+            "optimistic" => Self::Optimistic,
+            "managed" => Self::Managed,
+            "managed_total" => Self::ManagedTotal,
+            "spilled" => Self::Spilled,
+            "unmanaged" => Self::Unmanaged,
+            "unmanaged_old" => Self::UnmanagedOld,
+            "unmanaged_recent" => Self::UnmanagedRecent,
+            _ => return None,
+        })
     }
 }

@@ -32,6 +32,15 @@ pub enum Effect {
         /// Cause.
         stimulus_id: StimulusId,
     },
+    /// A worker with a nanny was silent for longer than the time-to-live. It is still in the state:
+    /// the shell has the nanny restart it, and removes it if that fails. (Workers without a nanny are
+    /// removed by the core.)
+    WorkerUnresponsive {
+        /// Who.
+        worker: WorkerId,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
     /// A task changed state. Emitted only while transitions are observed
     /// ([`crate::Scheduler::observe_transitions`]): task stream, plugins, mirror.
     Transition(Box<TransitionEffect>),

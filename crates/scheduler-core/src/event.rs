@@ -36,7 +36,8 @@ pub enum Event {
     },
     /// Tasks to run.
     UpdateGraph(Box<GraphUpdate>),
-    /// The client wants these results kept (and told about). Unknown keys create placeholders.
+    /// The client wants these results kept (and told about). Unknown keys are passed over (as since
+    /// 2024.9.0; a placeholder could neither run nor ever be forgotten).
     ClientDesiresKeys {
         /// Who.
         client: ClientId,
@@ -248,6 +249,38 @@ pub enum Event {
         keys: Vec<Key>,
         /// Cause.
         stimulus_id: StimulusId,
+    },
+    /// Start or stop work stealing (`scheduler.extensions["stealing"].start`/`stop`). Requests on
+    /// their way are still answered.
+    SetStealing {
+        /// Whether it runs.
+        enabled: bool,
+    },
+    /// Start or stop the periodic run of the active memory manager (`amm_handler`: `start`, `stop`).
+    SetMemoryManager {
+        /// Whether it runs.
+        enabled: bool,
+    },
+    /// Run the policies of the active memory manager now (`amm_handler`: `run_once`).
+    RunMemoryManager,
+    /// Move everything that only this worker holds elsewhere, so that it can be closed
+    /// (`retire_workers`): sets its status to `closing_gracefully`, tells it, and runs the memory
+    /// manager at once. Progress: [`crate::Scheduler::retirement`].
+    RetireWorker {
+        /// Who.
+        worker: WorkerId,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
+    /// Look whether the cluster does nothing; [`crate::Scheduler::idle_since`] has the answer.
+    CheckIdle {
+        /// The shell knows of work the core does not (graphs being expanded).
+        busy: bool,
+    },
+    /// Emit [`crate::effect::Effect::Transition`] from now on, or no longer.
+    ObserveTransitions {
+        /// Whether to emit.
+        enabled: bool,
     },
     /// Forget every task and tell all clients (`restart`). Workers stay registered.
     Restart {

@@ -30,6 +30,9 @@ pub struct GraphUpdate {
     pub lost_dependencies: LostDependencies,
     /// When the message arrived (decides the generation).
     pub received: crate::ids::Timestamp,
+    /// Release of `distributed` the client runs: the tasks go only to workers of that release. Empty:
+    /// to any.
+    pub release: Arc<str>,
     /// Cause.
     pub stimulus_id: StimulusId,
 }
@@ -73,6 +76,11 @@ pub struct TaskOptions {
     pub resources: Vec<(Arc<str>, f64)>,
     /// The result stays on its worker as an actor.
     pub actor: bool,
+    /// The run spec says that the task produces data (reads a file, …) and is to be queued like a
+    /// root task, whatever its group looks like (since 2025.3.0).
+    pub data_producer: bool,
+    /// Span the task belongs to (since 2023.6.0); the first one given for a group counts.
+    pub span_id: Option<Arc<str>>,
     /// All annotations as the worker shall see them (`compute-task.annotations`).
     pub annotations: Option<OpaqueAnnotations>,
 }

@@ -22,6 +22,26 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// Every state, in the order of declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Released,
+        Self::Waiting,
+        Self::NoWorker,
+        Self::Queued,
+        Self::Processing,
+        Self::Memory,
+        Self::Erred,
+        Self::Forgotten,
+    ];
+
+    /// Neither on a worker, nor about to be, nor done: a result that comes in now is not wanted.
+    pub(crate) fn is_not_running(self) -> bool {
+        matches!(
+            self,
+            Self::Released | Self::Queued | Self::NoWorker | Self::Erred | Self::Forgotten
+        )
+    }
+
     /// Stock's spelling, e.g. `no-worker`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -96,3 +96,77 @@ pub struct WorkerMetrics {
     /// Seconds since the epoch on the worker's clock when it measured.
     pub time: f64,
 }
+
+/// Memory of a worker, or of all of them, in bytes. The parts always add up:
+/// `process == managed + unmanaged_old + unmanaged_recent()`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryState {
+    /// Resident memory.
+    pub process: u64,
+    /// Memory beyond results that has been there for long.
+    pub unmanaged_old: u64,
+    /// Results in memory.
+    pub managed: u64,
+    /// Results on disk.
+    pub spilled: u64,
+}
+
+impl MemoryState {
+    /// Figures from different moments and of doubtful precision, made to add up.
+    pub fn new(process: u64, unmanaged_old: u64, managed: u64, spilled: u64) -> Self {
+        let managed = managed.min(process);
+        Self {
+            process,
+            unmanaged_old: unmanaged_old.min(process - managed),
+            managed,
+            spilled,
+        }
+    }
+
+    /// Of several workers together.
+    pub fn sum(states: impl IntoIterator<Item = Self>) -> Self {
+        let mut sum = Self::default();
+        for s in states {
+            sum.process = sum.process.saturating_add(s.process);
+            sum.unmanaged_old = sum.unmanaged_old.saturating_add(s.unmanaged_old);
+            sum.managed = sum.managed.saturating_add(s.managed);
+            sum.spilled = sum.spilled.saturating_add(s.spilled);
+        }
+        Self::new(sum.process, sum.unmanaged_old, sum.managed, sum.spilled)
+    }
+
+    /// Results in memory and on disk.
+    pub fn managed_total(&self) -> u64 {
+        self.managed.saturating_add(self.spilled)
+    }
+
+    /// Process memory that is not results.
+    pub fn unmanaged(&self) -> u64 {
+        self.process - self.managed
+    }
+
+    /// The part of it that is new.
+    pub fn unmanaged_recent(&self) -> u64 {
+        self.process - self.managed - self.unmanaged_old
+    }
+
+    /// What will stay if everything new goes away again.
+    pub fn optimistic(&self) -> u64 {
+        self.managed + self.unmanaged_old
+    }
+
+    /// The figure chosen by configuration.
+    pub fn get(&self, measure: crate::config::MemoryMeasure) -> u64 {
+        use crate::config::MemoryMeasure as M;
+        match measure {
+            M::Process => self.process,
+            M::Optimistic => self.optimistic(),
+            M::Managed => self.managed,
+            M::ManagedTotal => self.managed_total(),
+            M::Spilled => self.spilled,
+            M::Unmanaged => self.unmanaged(),
+            M::UnmanagedOld => self.unmanaged_old,
+            M::UnmanagedRecent => self.unmanaged_recent(),
+        }
+    }
+}

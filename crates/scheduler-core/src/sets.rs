@@ -1,0 +1,378 @@
+//! Sets and maps of small ids, with an order that does not depend on hashing.
+//!
+//! A task has six relations, and most of them have none to three members: [`IdSet`] holds those in
+//! 16 bytes without an allocation. [`OrderedIdSet`] is for the large ones.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::marker::PhantomData;
+
+use hashbrown::HashMap;
+
+use crate::ids::{ClientId, TaskId, WorkerId};
+
+/// A newtype of `u32`.
+pub(crate) trait Id: Copy + Eq + std::fmt::Debug {
+    fn raw(self) -> u32;
+    fn from_raw(raw: u32) -> Self;
+}
+
+macro_rules! impl_id {
+    ($($t:ty),*) => {$(
+        impl Id for $t {
+            fn raw(self) -> u32 {
+                self.0
+            }
+            fn from_raw(raw: u32) -> Self {
+                Self(raw)
+            }
+        }
+    )*};
+}
+impl_id!(TaskId, WorkerId, ClientId, crate::state::GroupId);
+
+/// Hash of an id: one multiplication. Ids are ours, so nobody can choose colliding ones.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.write_u32(u32::from(b));
+        }
+    }
+    fn write_u32(&mut self, i: u32) {
+        let h = (self.0 ^ u64::from(i)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = h ^ (h >> 32);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Hash map from ids. Must not be iterated where the order can be seen.
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+const HOLE: u32 = u32::MAX;
+
+/// A set in insertion order with constant-time insertion and removal: a list with holes and the
+/// position of each member. Costs about 20 bytes per member.
+#[derive(Clone, Debug)]
+pub(crate) struct OrderedIdSet<T> {
+    slots: Vec<u32>,
+    positions: IdMap<u32, u32>,
+    first: usize,
+    marker: PhantomData<T>,
+}
+
+impl<T> Default for OrderedIdSet<T> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            positions: IdMap::default(),
+            first: 0,
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<T: Id> OrderedIdSet<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    pub(crate) fn contains(&self, id: T) -> bool {
+        self.positions.contains_key(&id.raw())
+    }
+
+    /// Adds `id` at the end; `false` if it was there.
+    pub(crate) fn insert(&mut self, id: T) -> bool {
+        let position = u32::try_from(self.slots.len()).unwrap_or(HOLE);
+        if self.positions.try_insert_id(id.raw(), position) {
+            self.slots.push(id.raw());
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Removes `id`; `false` if it was not there.
+    pub(crate) fn remove(&mut self, id: T) -> bool {
+        let Some(position) = self.positions.remove(&id.raw()) else {
+            return false;
+        };
+        if let Some(slot) = self.slots.get_mut(position as usize) {
+            *slot = HOLE;
+        }
+        if self.positions.is_empty() {
+            self.slots.clear();
+            self.first = 0;
+        } else if self.slots.len() > 2 * self.positions.len() + 16 {
+            self.compact();
+        }
+        true
+    }
+
+    fn compact(&mut self) {
+        self.slots.retain(|&s| s != HOLE);
+        self.first = 0;
+        for (i, &s) in self.slots.iter().enumerate() {
+            if let Some(p) = self.positions.get_mut(&s) {
+                *p = i as u32;
+            }
+        }
+        if self.slots.capacity() > 4 * self.slots.len() + 64 {
+            self.slots.shrink_to_fit();
+            self.positions.shrink_to_fit();
+        }
+    }
+
+    /// Members, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.slots
+            .iter()
+            .filter(|&&s| s != HOLE)
+            .map(|&s| T::from_raw(s))
+    }
+}
+
+/// `HashMap::try_insert` by value, without an entry's clone of the key.
+trait TryInsert {
+    fn try_insert_id(&mut self, key: u32, value: u32) -> bool;
+}
+
+impl TryInsert for IdMap<u32, u32> {
+    fn try_insert_id(&mut self, key: u32, value: u32) -> bool {
+        match self.entry(key) {
+            hashbrown::hash_map::Entry::Occupied(_) => false,
+            hashbrown::hash_map::Entry::Vacant(v) => {
+                v.insert(value);
+                true
+            }
+        }
+    }
+}
+
+const INLINE: usize = 3;
+const LIST: usize = 32;
+
+#[derive(Clone, Debug)]
+enum Repr<T> {
+    Inline(u8, [u32; INLINE]),
+    List(Box<Vec<u32>>),
+    Large(Box<OrderedIdSet<T>>),
+}
+
+/// A set in insertion order, 16 bytes while it has at most three members.
+#[derive(Clone, Debug)]
+pub(crate) struct IdSet<T>(Repr<T>);
+
+impl<T> Default for IdSet<T> {
+    fn default() -> Self {
+        Self(Repr::Inline(0, [0; INLINE]))
+    }
+}
+
+impl<T: Id> IdSet<T> {
+    pub(crate) fn len(&self) -> usize {
+        match &self.0 {
+            Repr::Inline(n, _) => usize::from(*n),
+            Repr::List(v) => v.len(),
+            Repr::Large(s) => s.len(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn small(&self) -> &[u32] {
+        match &self.0 {
+            Repr::Inline(n, ids) => ids.get(..usize::from(*n)).unwrap_or_default(),
+            Repr::List(v) => v,
+            Repr::Large(_) => &[],
+        }
+    }
+
+    pub(crate) fn contains(&self, id: T) -> bool {
+        match &self.0 {
+            Repr::Large(s) => s.contains(id),
+            _ => self.small().contains(&id.raw()),
+        }
+    }
+
+    /// Adds `id` at the end; `false` if it was there.
+    pub(crate) fn insert(&mut self, id: T) -> bool {
+        if let Repr::Large(s) = &mut self.0 {
+            return s.insert(id);
+        }
+        if self.small().contains(&id.raw()) {
+            return false;
+        }
+        match &mut self.0 {
+            Repr::Inline(n, ids) => {
+                if let Some(slot) = ids.get_mut(usize::from(*n)) {
+                    *slot = id.raw();
+                    *n += 1;
+                } else {
+                    let mut list = Vec::with_capacity(2 * INLINE);
+                    list.extend_from_slice(ids);
+                    list.push(id.raw());
+                    self.0 = Repr::List(Box::new(list));
+                }
+            }
+            Repr::List(v) if v.len() < LIST => v.push(id.raw()),
+            Repr::List(v) => {
+                let mut set = OrderedIdSet::default();
+                for &raw in v.iter() {
+                    set.insert(T::from_raw(raw));
+                }
+                set.insert(id);
+                self.0 = Repr::Large(Box::new(set));
+            }
+            Repr::Large(_) => {}
+        }
+        true
+    }
+
+    /// Removes `id`; `false` if it was not there.
+    pub(crate) fn remove(&mut self, id: T) -> bool {
+        let removed = match &mut self.0 {
+            Repr::Inline(n, ids) => {
+                let len = usize::from(*n);
+                let Some(at) = ids.iter().take(len).position(|&r| r == id.raw()) else {
+                    return false;
+                };
+                ids.copy_within(at + 1..len, at);
+                *n -= 1;
+                return true;
+            }
+            Repr::List(v) => match v.iter().position(|&r| r == id.raw()) {
+                Some(at) => {
+                    v.remove(at);
+                    true
+                }
+                None => false,
+            },
+            Repr::Large(s) => s.remove(id),
+        };
+        if removed && self.is_empty() {
+            *self = Self::default();
+        }
+        removed
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The oldest member.
+    pub(crate) fn first(&self) -> Option<T> {
+        self.iter().next()
+    }
+
+    /// Members, oldest first.
+    pub(crate) fn iter(&self) -> IdSetIter<'_, T> {
+        let slots = match &self.0 {
+            Repr::Large(s) => s.slots.as_slice(),
+            _ => self.small(),
+        };
+        IdSetIter {
+            slots: slots.iter(),
+            marker: PhantomData,
+        }
+    }
+
+    /// Whether both have the same members.
+    pub(crate) fn same_members(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().all(|id| other.contains(id))
+    }
+
+    /// Heap bytes held.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Inline(..) => 0,
+            Repr::List(v) => size_of::<Vec<u32>>() + v.capacity() * 4,
+            Repr::Large(s) => {
+                size_of::<OrderedIdSet<T>>()
+                    + s.slots.capacity() * 4
+                    + s.positions.allocation_size()
+            }
+        }
+    }
+}
+
+impl<T: Id> FromIterator<T> for IdSet<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(iter: I) -> Self {
+        let mut set = Self::default();
+        for id in iter {
+            set.insert(id);
+        }
+        set
+    }
+}
+
+/// Iterator over an [`IdSet`].
+pub(crate) struct IdSetIter<'a, T> {
+    slots: std::slice::Iter<'a, u32>,
+    marker: PhantomData<T>,
+}
+
+impl<T: Id> Iterator for IdSetIter<'_, T> {
+    type Item = T;
+    fn next(&mut self) -> Option<T> {
+        self.slots.find(|&&s| s != HOLE).map(|&s| T::from_raw(s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relation_costs_sixteen_bytes() {
+        assert_eq!(size_of::<IdSet<TaskId>>(), 16);
+    }
+
+    #[test]
+    fn behaves_like_a_set_in_insertion_order_at_every_size() {
+        for n in [0u32, 1, 3, 4, 31, 32, 33, 200] {
+            let mut set: IdSet<TaskId> = (0..n).map(TaskId).collect();
+            assert_eq!(set.len(), n as usize);
+            assert!(set.iter().eq((0..n).map(TaskId)), "order at {n}");
+            for i in 0..n {
+                assert!(!set.insert(TaskId(i)), "{i} twice");
+            }
+            for i in (0..n).step_by(2) {
+                assert!(set.remove(TaskId(i)));
+                assert!(!set.remove(TaskId(i)));
+            }
+            assert!(set.iter().eq((0..n).filter(|i| i % 2 == 1).map(TaskId)));
+            assert!(set.iter().all(|id| set.contains(id)));
+            for i in (1..n).step_by(2) {
+                assert!(set.remove(TaskId(i)));
+            }
+            assert!(set.is_empty());
+            assert!(set.insert(TaskId(7)));
+            assert_eq!(set.first(), Some(TaskId(7)));
+        }
+    }
+
+    #[test]
+    fn large_sets_compact_and_keep_order() {
+        let mut set = OrderedIdSet::<TaskId>::default();
+        for i in 0..1000 {
+            set.insert(TaskId(i));
+        }
+        for i in 0..990 {
+            set.remove(TaskId(i));
+        }
+        assert!(set.slots.len() <= 2 * set.len() + 16);
+        assert!(set.iter().eq((990..1000).map(TaskId)));
+        set.insert(TaskId(1));
+        assert_eq!(set.iter().last(), Some(TaskId(1)));
+    }
+}

@@ -1,0 +1,14 @@
+//! The tables: tasks, groups and prefixes, workers, clients, the queue. Data and its bookkeeping,
+//! no decisions.
+
+mod clients;
+mod groups;
+mod queue;
+mod tasks;
+mod workers;
+
+pub(crate) use clients::{Client, ClientTable};
+pub(crate) use groups::{Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals};
+pub(crate) use queue::TaskQueue;
+pub(crate) use tasks::{Failure, Priority, ReleaseId, Restrictions, Task, TaskTable};
+pub(crate) use workers::{STEAL_LEVELS, Worker, WorkerTable};

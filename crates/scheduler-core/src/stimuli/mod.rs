@@ -1,0 +1,239 @@
+//! What each event does: changes, recommendations, and the transitions that follow.
+
+mod clients;
+mod data;
+mod graph_update;
+mod tasks;
+mod timers;
+mod workers;
+
+pub(crate) use timers::Timers;
+pub use timers::heartbeat_interval;
+
+use std::sync::Arc;
+
+use crate::Scheduler;
+use crate::event::{Event, StimulusId};
+
+impl Scheduler {
+    /// Names the cause of what is done from now on; without a name of its own, `prefix` and the time.
+    fn set_stimulus(&mut self, id: StimulusId, prefix: &str) {
+        self.stimulus = if id.is_empty() {
+            format!("{prefix}-{}", self.now.0).into()
+        } else {
+            id
+        };
+    }
+
+    pub(crate) fn own_stimulus(&mut self, prefix: &str) {
+        self.stimulus = Arc::from(format!("{prefix}-{}", self.now.0));
+    }
+
+    pub(crate) fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::AddClient { client, name } => self.add_client(client, name),
+            Event::RemoveClient {
+                client,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "remove-client");
+                self.remove_client(client);
+            }
+            Event::UpdateGraph(update) => {
+                self.set_stimulus(Arc::clone(&update.stimulus_id), "update-graph");
+                self.update_graph(*update);
+            }
+            Event::ClientDesiresKeys { client, keys } => self.client_desires_keys(client, &keys),
+            Event::ClientReleasesKeys {
+                client,
+                keys,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "client-releases-keys");
+                self.client_releases_keys(client, &keys);
+            }
+            Event::CancelKeys {
+                client,
+                keys,
+                force,
+                reason,
+                msg,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "cancel-key");
+                self.cancel_keys(client, &keys, force, reason, msg);
+            }
+            Event::RetryKeys { keys, stimulus_id } => {
+                self.set_stimulus(stimulus_id, "stimulus-retry");
+                self.retry_keys(&keys);
+            }
+            Event::ReportKey { client, key } => self.report_key(client, key),
+            Event::UpdateData {
+                data,
+                client,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "update-data");
+                self.update_data(&data, client);
+            }
+            Event::ObserveTransitions { enabled } => self.observe = enabled,
+            Event::CheckIdle { busy } => self.check_idle(busy),
+            Event::SetRestrictions { restrictions } => self.set_restrictions(&restrictions),
+            Event::Restart { stimulus_id } => {
+                self.set_stimulus(stimulus_id, "restart");
+                self.restart();
+            }
+            event => self.dispatch_worker(event),
+        }
+    }
+
+    fn dispatch_worker(&mut self, event: Event) {
+        match event {
+            Event::AddWorker {
+                worker,
+                info,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "add-worker");
+                self.add_worker(worker, info);
+            }
+            Event::RemoveWorker {
+                worker,
+                expected,
+                close,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "remove-worker");
+                self.remove_worker(worker, expected, close);
+            }
+            Event::Heartbeat {
+                worker,
+                metrics,
+                executing,
+            } => self.heartbeat(worker, metrics, executing),
+            Event::WorkerSeen { worker } => self.worker_seen(worker),
+            Event::WorkerStatusChanged {
+                worker,
+                status,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "worker-status-change");
+                self.worker_status_changed(worker, status);
+            }
+            Event::SetWorkerStatus {
+                worker,
+                status,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "worker-status-change");
+                self.set_worker_status(worker, status);
+            }
+            Event::SetResources {
+                worker,
+                resources,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "set-resources");
+                self.set_resources(worker, resources);
+            }
+            event => self.dispatch_task(event),
+        }
+    }
+
+    fn dispatch_task(&mut self, event: Event) {
+        match event {
+            Event::TaskFinished(message) => {
+                self.set_stimulus(Arc::clone(&message.stimulus_id), "task-finished");
+                self.task_finished(&message);
+            }
+            Event::TaskErred(message) => {
+                self.set_stimulus(Arc::clone(&message.stimulus_id), "task-erred");
+                self.task_erred(&message);
+            }
+            Event::LongRunning {
+                worker,
+                key,
+                compute_duration,
+                run_id,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "long-running");
+                self.long_running(worker, &key, compute_duration, run_id);
+            }
+            Event::Reschedule {
+                worker,
+                key,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "reschedule");
+                self.reschedule(worker, &key);
+            }
+            Event::ReleaseWorkerData {
+                worker,
+                key,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "release-worker-data");
+                self.release_worker_data(worker, &key);
+            }
+            Event::AddKeys {
+                worker,
+                keys,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "redundant-replicas");
+                self.add_keys(worker, &keys);
+            }
+            Event::MissingData {
+                worker: _,
+                key,
+                errant_worker,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "missing-data");
+                self.missing_data(&key, &errant_worker);
+            }
+            Event::RequestRefreshWhoHas {
+                worker,
+                keys,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "request-refresh-who-has");
+                self.request_refresh_who_has(worker, &keys);
+            }
+            Event::RequestAcquireReplicas {
+                worker,
+                keys,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "acquire-replicas");
+                self.request_acquire_replicas(worker, &keys);
+            }
+            Event::RequestRemoveReplicas {
+                worker,
+                keys,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "remove-replicas");
+                self.request_remove_replicas(worker, &keys);
+            }
+            event => self.dispatch_policy(event),
+        }
+    }
+
+    fn dispatch_policy(&mut self, event: Event) {
+        match event {
+            Event::StealResponse {
+                worker,
+                key,
+                state,
+                stimulus_id,
+            } => {
+                self.set_stimulus(Arc::clone(&stimulus_id), "steal");
+                self.steal_response(worker, &key, state.as_deref(), &stimulus_id);
+            }
+            Event::SetStealing { enabled } => self.set_stealing(enabled),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! From `released`.
+
+use crate::Scheduler;
+use crate::effect::ClientMsg;
+use crate::ids::TaskId;
+use crate::sets::IdSet;
+use crate::task::TaskState;
+
+impl Scheduler {
+    /// The result is needed: wait for those of the dependencies.
+    pub(super) fn released_waiting(&mut self, id: TaskId) {
+        if self.tasks[id].has_lost_dependencies {
+            self.recommend(id, TaskState::Forgotten);
+            return;
+        }
+        self.set_state(id, TaskState::Waiting);
+        let mut waiting_on = IdSet::default();
+        let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        for dependency in dependencies.iter() {
+            let task = &mut self.tasks[dependency];
+            if task.who_has.is_empty() {
+                waiting_on.insert(dependency);
+            }
+            if task.state == TaskState::Released {
+                // It finds its waiters itself when it gets there.
+                self.recommend(dependency, TaskState::Waiting);
+            } else {
+                task.waiters.insert(id);
+            }
+        }
+        let waiters = self.tasks[id]
+            .dependents
+            .iter()
+            .filter(|&d| self.tasks[d].state == TaskState::Waiting)
+            .collect();
+        let ready = waiting_on.is_empty();
+        let task = &mut self.tasks[id];
+        task.dependencies = dependencies;
+        task.waiting_on = waiting_on;
+        task.waiters = waiters;
+        if ready {
+            self.recommend(id, TaskState::Processing);
+        }
+    }
+
+    /// A dependency failed.
+    pub(super) fn released_erred(&mut self, id: TaskId) {
+        let Some(failure) = self.tasks[id].blame().cloned() else {
+            self.violation(format!("{:?} fails without a cause", self.tasks[id].key));
+            return;
+        };
+        let dependents = std::mem::take(&mut self.tasks[id].dependents);
+        for dependent in dependents.iter() {
+            if self.tasks[dependent].who_has.is_empty() {
+                self.tasks[dependent].set_blame(Some(failure.clone()));
+                self.recommend(dependent, TaskState::Erred);
+            }
+        }
+        self.tasks[id].dependents = dependents;
+        self.tell_who_wants(id, |key| ClientMsg::TaskErred {
+            key,
+            error: failure.error.clone(),
+        });
+        self.set_state(id, TaskState::Erred);
+    }
+
+    /// Nobody needs it, or it can never run.
+    pub(super) fn released_forgotten(&mut self, id: TaskId) {
+        self.propagate_forgotten(id);
+        self.forget(id);
+    }
+}

@@ -126,6 +126,9 @@ pub enum WorkerMsg {
     },
 }
 
+/// Abstract resources and how much of each, shared by the tasks that need the same.
+pub type SharedResources = Arc<[(Arc<str>, f64)]>;
+
 /// Everything a worker needs to run one task.
 #[derive(Clone, Debug)]
 pub struct ComputeTask {
@@ -144,7 +147,7 @@ pub struct ComputeTask {
     /// Size of each dependency in bytes.
     pub nbytes: Vec<(Key, u64)>,
     /// Abstract resources it takes.
-    pub resource_restrictions: Option<Arc<[(Arc<str>, f64)]>>,
+    pub resource_restrictions: Option<SharedResources>,
     /// Whether the result is an actor.
     pub actor: bool,
     /// As the client gave them.

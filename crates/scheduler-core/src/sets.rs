@@ -160,6 +160,7 @@ const INLINE: usize = 3;
 const LIST: usize = 32;
 
 #[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "keeps the whole at 16 bytes")]
 enum Repr<T> {
     Inline(u8, [u32; INLINE]),
     List(Box<Vec<u32>>),

@@ -359,7 +359,7 @@ impl Scheduler {
             .map(|&id| (self.tasks[id].priority, id))
             .collect();
         // The last recommendation is followed first.
-        released.sort_by(|a, b| b.0.cmp(&a.0));
+        released.sort_by_key(|&(priority, _)| std::cmp::Reverse(priority));
         for (_, id) in released {
             self.recommend(id, TaskState::Waiting);
         }

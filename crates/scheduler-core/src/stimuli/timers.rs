@@ -139,7 +139,8 @@ impl Scheduler {
 
     /// Notes since when there has been work but no worker.
     pub(crate) fn refresh_no_workers_since(&mut self) {
-        if !self.workers.running.is_empty() || !(self.has_queued() || !self.unrunnable.is_empty()) {
+        let work = self.has_queued() || !self.unrunnable.is_empty();
+        if !self.workers.running.is_empty() || !work {
             self.no_workers_since = None;
         } else if self.no_workers_since.is_none() {
             self.no_workers_since = Some(self.now);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{BoxRead, Limits};
 use crate::error::ReadError;
@@ -51,6 +51,15 @@ impl Reader {
             limits,
             unread: None,
         }
+    }
+
+    /// Reads from anything, for a peer known to speak `generation`: tests, recordings, simulations.
+    pub fn over(
+        io: impl AsyncRead + Send + Unpin + 'static,
+        generation: Generation,
+        limits: Limits,
+    ) -> Self {
+        Self::new(Box::new(io), generation, limits)
     }
 
     /// What the peer speaks.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::BoxWrite;
 use crate::error::WriteError;
@@ -45,6 +45,11 @@ impl Writer {
             queue: VecDeque::new(),
             tail: BytesMut::new(),
         }
+    }
+
+    /// Writes to anything, for a peer known to speak `generation`: tests, recordings, simulations.
+    pub fn over(io: impl AsyncWrite + Send + Unpin + 'static, generation: Generation) -> Self {
+        Self::new(Box::new(io), generation)
     }
 
     /// What the peer speaks.

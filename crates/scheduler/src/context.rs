@@ -1,0 +1,131 @@
+//! Everything a handler can reach: the core, the tables of peers, outgoing connections, settings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use oxidask_scheduler_core::ids::Timestamp;
+use oxidask_wire::value::Value;
+use tokio::sync::watch;
+
+use crate::clients::ClientTable;
+use crate::core_thread::CoreHandle;
+use crate::hooks::Extension;
+use crate::nannies::NannyTable;
+use crate::peers::PeerPool;
+use crate::plugins::PluginStore;
+use crate::releases::Releases;
+use crate::rpc::RpcTable;
+use crate::settings::Settings;
+use crate::status_feed::StatusFeed;
+use crate::workers::WorkerTable;
+
+/// One running scheduler. Shared by all tasks as `Arc<Context>`.
+pub struct Context {
+    /// The state.
+    pub core: CoreHandle,
+    /// Registered workers.
+    pub workers: Arc<WorkerTable>,
+    /// Clients and pseudo clients.
+    pub clients: ClientTable,
+    /// Nannies that are starting.
+    pub nannies: NannyTable,
+    /// Outgoing connections.
+    pub peers: PeerPool,
+    /// Ops.
+    pub rpc: RpcTable,
+    /// Extensions, in order of registration.
+    pub extensions: Vec<Arc<dyn Extension>>,
+    /// Worker, nanny and scheduler plugins.
+    pub plugins: PluginStore,
+    /// Which release is spoken on which host.
+    pub releases: Releases,
+    /// How many want messages of finished tasks kept whole (task stream, plugins).
+    pub recorders: AtomicUsize,
+    /// Graphs that are being expanded.
+    pub active_graphs: AtomicUsize,
+    /// Subscribers of `subscribe_worker_status`.
+    pub status_feed: StatusFeed,
+    /// Who this scheduler is.
+    pub identity: Identity,
+    /// Settings that the shell itself uses.
+    pub settings: Settings,
+    /// The whole configuration.
+    pub config: Arc<oxidask_config::Config>,
+    /// Asks the process to end.
+    pub shutdown: Shutdown,
+}
+
+/// Who this scheduler is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// `Scheduler-<uuid>`.
+    pub id: String,
+    /// The address told to peers, e.g. `tcp://192.0.2.2:8786`.
+    pub address: Arc<str>,
+    /// Port of the dashboard, if it is served.
+    pub dashboard_port: Option<u16>,
+    /// When it started.
+    pub started: Timestamp,
+}
+
+/// Lets any part ask for the end of the process, and wait for it.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    requested: Arc<watch::Sender<Option<Arc<str>>>>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            requested: Arc::new(watch::Sender::new(None)),
+        }
+    }
+}
+
+impl Shutdown {
+    /// Asks for the end. The first reason is kept.
+    pub fn request(&self, reason: &str) {
+        self.requested.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(reason.into());
+            }
+            first
+        });
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.requested.borrow().is_some()
+    }
+
+    /// Waits until the end is asked for; gives the reason.
+    pub async fn wait(&self) -> Arc<str> {
+        let mut requested = self.requested.subscribe();
+        match requested.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender lives in `self`.
+            Err(_) => Arc::default(),
+        }
+    }
+}
+
+impl Context {
+    /// Whether messages of finished tasks are to be kept whole.
+    pub fn is_recording(&self) -> bool {
+        self.recorders.load(Ordering::Relaxed) > 0
+    }
+
+    /// Writes an entry to the event log (`Client.get_events`, topic subscribers).
+    pub fn log_event(self: &Arc<Self>, topics: &[&str], event: &Value) {
+        let topics: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        self.log_event_arc(&topics, event);
+    }
+
+    /// [`Self::log_event`] for topics that are shared already.
+    pub fn log_event_arc(self: &Arc<Self>, topics: &[Arc<str>], event: &Value) {
+        for extension in &self.extensions {
+            extension.log_event(self, topics, event);
+        }
+    }
+}

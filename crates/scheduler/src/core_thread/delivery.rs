@@ -1,0 +1,115 @@
+//! Sorting effects by peer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use oxidask_scheduler_core::Effects;
+use oxidask_scheduler_core::effect::{ClientMsg, Effect, WorkerMsg};
+use oxidask_scheduler_core::ids::{ClientId, WorkerId};
+
+use crate::observers::{Observed, ObserverSender};
+use crate::outbox::{ClientOutbox, WorkerOutbox};
+use crate::workers::WorkerTable;
+
+pub(super) struct Delivery {
+    workers: HashMap<WorkerId, Lane<WorkerOutbox, WorkerMsg>>,
+    clients: HashMap<ClientId, Lane<ClientOutbox, ClientMsg>>,
+    touched_workers: Vec<WorkerId>,
+    touched_clients: Vec<ClientId>,
+    table: Arc<WorkerTable>,
+    observers: ObserverSender,
+}
+
+/// One peer: where its messages go, and those of the current batch.
+struct Lane<O, M> {
+    outbox: O,
+    pending: Vec<M>,
+}
+
+impl Delivery {
+    pub(super) fn new(table: Arc<WorkerTable>, observers: ObserverSender) -> Self {
+        Self {
+            workers: HashMap::new(),
+            clients: HashMap::new(),
+            touched_workers: Vec::new(),
+            touched_clients: Vec::new(),
+            table,
+            observers,
+        }
+    }
+
+    pub(super) fn attach_worker(&mut self, worker: WorkerId, outbox: WorkerOutbox) {
+        let pending = Vec::new();
+        self.workers.insert(worker, Lane { outbox, pending });
+    }
+
+    pub(super) fn attach_client(&mut self, client: ClientId, outbox: ClientOutbox) {
+        let pending = Vec::new();
+        self.clients.insert(client, Lane { outbox, pending });
+    }
+
+    pub(super) fn detach_client(&mut self, client: ClientId) {
+        self.clients.remove(&client);
+    }
+
+    /// Hands on all effects, in order for each peer.
+    pub(super) fn deliver(&mut self, effects: &mut Effects) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::ToWorker(id, message) => {
+                    if let Some(lane) = self.workers.get_mut(&id) {
+                        if lane.pending.is_empty() {
+                            self.touched_workers.push(id);
+                        }
+                        lane.pending.push(message);
+                    }
+                }
+                Effect::ToClient(id, message) => {
+                    if let Some(lane) = self.clients.get_mut(&id) {
+                        if lane.pending.is_empty() {
+                            self.touched_clients.push(id);
+                        }
+                        lane.pending.push(message);
+                    }
+                }
+                Effect::WorkerRemoved {
+                    worker,
+                    stimulus_id,
+                } => self.remove_worker(worker, stimulus_id),
+                Effect::LogEvent { topics, event } => {
+                    self.observers.send(Observed::Log { topics, event });
+                }
+                Effect::Transition(transition) => {
+                    self.observers.send(Observed::Transition(transition));
+                }
+            }
+        }
+        for id in self.touched_workers.drain(..) {
+            if let Some(lane) = self.workers.get_mut(&id) {
+                lane.outbox.send_core(std::mem::take(&mut lane.pending));
+            }
+        }
+        for id in self.touched_clients.drain(..) {
+            if let Some(lane) = self.clients.get_mut(&id) {
+                lane.outbox.send_core(std::mem::take(&mut lane.pending));
+            }
+        }
+    }
+
+    /// Frees the address and the name at once, so that whoever asks after this batch finds them
+    /// free, and lets the session say what is left to say before it closes.
+    fn remove_worker(&mut self, worker: WorkerId, stimulus_id: Arc<str>) {
+        if let Some(lane) = self.workers.remove(&worker) {
+            if !lane.pending.is_empty() {
+                lane.outbox.send_core(lane.pending);
+            }
+            lane.outbox.close();
+        }
+        if let Some(entry) = self.table.remove(worker) {
+            self.observers.send(Observed::WorkerRemoved {
+                worker: entry,
+                stimulus_id,
+            });
+        }
+    }
+}

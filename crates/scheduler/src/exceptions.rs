@@ -1,0 +1,69 @@
+//! What the scheduler itself finds wrong with a task, as the exception that a client of some
+//! release expects.
+
+use std::sync::Arc;
+
+use oxidask_scheduler_core::effect::{TaskError, WorkerSummary};
+use oxidask_wire::message::ErrorObject;
+use oxidask_wire::pickle::{Exception, LastWorker};
+use oxidask_wire::release::Release;
+
+/// The exception of a task for clients of `release`.
+pub fn of_task(error: &TaskError, release: Release) -> ErrorObject {
+    let exception = match error {
+        TaskError::Remote {
+            exception,
+            exception_text,
+            ..
+        } => {
+            return exception
+                .get::<ErrorObject>()
+                .cloned()
+                .unwrap_or_else(|| ErrorObject::Text(exception_text.to_string()));
+        }
+        TaskError::KilledWorker {
+            task,
+            last_worker,
+            allowed_failures,
+        } => Exception::killed_worker(&release, task, &summary(last_worker), *allowed_failures),
+        TaskError::NoValidWorker {
+            task,
+            host_restrictions,
+            worker_restrictions,
+            resource_restrictions,
+            timeout,
+        } => {
+            let hosts = texts(host_restrictions);
+            let workers = texts(worker_restrictions);
+            let resources: Vec<(&str, f64)> = resource_restrictions
+                .iter()
+                .map(|(name, amount)| (&**name, *amount))
+                .collect();
+            Exception::no_valid_worker(&release, task, (&hosts, &workers, &resources), *timeout)
+        }
+        TaskError::NoWorker { task, timeout } => Exception::no_worker(&release, task, *timeout),
+        TaskError::Memory { message } => Exception::memory_error(&**message),
+        TaskError::ActorLost { task, worker } => Exception::runtime_error(format!(
+            "Worker holding Actor was lost: {} on {worker}",
+            task.repr()
+        )),
+    };
+    ErrorObject::Pickle(exception.pickle())
+}
+
+fn texts(from: &[Arc<str>]) -> Vec<&str> {
+    from.iter().map(|text| &**text).collect()
+}
+
+fn summary(worker: &WorkerSummary) -> LastWorker<'_> {
+    LastWorker {
+        address: &worker.address,
+        name: &worker.name,
+        nthreads: worker.nthreads,
+        memory_limit: worker.memory_limit,
+        pid: worker.pid,
+        server_id: &worker.server_id,
+        local_directory: &worker.local_directory,
+        nanny: worker.nanny.as_deref(),
+    }
+}

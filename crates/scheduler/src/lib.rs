@@ -1,0 +1,33 @@
+//! The scheduler process around the core: listener, sessions, RPC, extensions.
+//!
+//! ```text
+//! client/worker --frames--> session (tokio) --Event--> core thread --Effect--> session (tokio) --frames--> peer
+//! ```
+//!
+//! Reading order: [`startup`] (configuration to a running scheduler), [`context`] (what everything
+//! shares), [`core_thread`] (the one owner of the state), [`session`] (connections), [`rpc`] (the table
+//! of ops) and `handlers/` (one file per op or family).
+
+pub mod clients;
+pub mod clock;
+pub mod context;
+pub mod core_thread;
+pub mod exceptions;
+pub mod graph_intake;
+pub mod handlers;
+pub mod hooks;
+pub mod listener;
+pub mod nannies;
+pub mod observers;
+pub mod outbox;
+pub mod peers;
+pub mod plugins;
+pub mod releases;
+pub mod rpc;
+pub mod session;
+pub mod settings;
+pub mod startup;
+pub mod status_feed;
+pub mod versions;
+pub mod views;
+pub mod workers;

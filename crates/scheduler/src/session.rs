@@ -1,0 +1,76 @@
+//! One task per accepted connection: requests and answers until the peer registers as a client or
+//! worker (or subscribes), which turns the connection into a stream.
+
+pub mod client;
+mod nanny;
+mod requests;
+mod status;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_scheduler_core::ids::Timestamp;
+use oxidask_wire::release::Release;
+use oxidask_wire::value::Value;
+
+use crate::clock;
+use crate::context::Context;
+use crate::rpc::Caller;
+
+pub use requests::serve;
+
+/// Least time between two writes to a stream under load; what is queued meanwhile goes into one
+/// message. An idle stream is written to at once.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Holds back the writes of a stream so that they are at least [`FLUSH_INTERVAL`] apart.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<tokio::time::Instant>,
+}
+
+impl Pace {
+    /// Waits until the next write may begin.
+    async fn turn(&mut self) {
+        if let Some(last) = self.last {
+            tokio::time::sleep_until(last + FLUSH_INTERVAL).await;
+        }
+    }
+
+    /// A write ended.
+    fn wrote(&mut self) {
+        self.last = Some(tokio::time::Instant::now());
+    }
+}
+
+/// The release in `versions.packages.distributed`; peers that do not tell are taken for the newest.
+fn release_of(versions: &Value) -> Release {
+    versions
+        .get("packages")
+        .and_then(|packages| packages.get("distributed"))
+        .and_then(Value::as_str)
+        .and_then(Release::parse)
+        .unwrap_or(Release::NEWEST)
+}
+
+/// Who asks on a connection from `peer`. The release is that of a registered peer on the same host.
+fn caller(context: &Context, peer: SocketAddr) -> Arc<Caller> {
+    let ip = peer.ip();
+    Arc::new(Caller {
+        address: format!("tcp://{peer}").into(),
+        ip: Some(ip),
+        release: context.releases.of(ip),
+    })
+}
+
+/// Scheduler's clock minus a peer's, from the `now` it sent.
+fn time_delay(now: &Value, received: Timestamp) -> f64 {
+    now.as_f64().map_or(0.0, |now| received.0 - now)
+}
+
+/// A name for a cause that the peer did not name.
+fn stimulus(what: &str) -> Arc<str> {
+    format!("{what}-{}", clock::now().0).into()
+}

@@ -1,0 +1,283 @@
+//! A client's connection: registration, then a stream in both directions.
+
+pub(crate) mod incoming;
+mod outgoing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_scheduler_core::effect::ClientMsg;
+use oxidask_scheduler_core::event::Event;
+use oxidask_wire::connection::{Reader, Writer};
+use oxidask_wire::dialect::Dialect;
+use oxidask_wire::error::{DecodeError, ReadError};
+use oxidask_wire::message::Message;
+use oxidask_wire::message::client::ToClient;
+use oxidask_wire::value::Value;
+use tokio::sync::{mpsc, watch};
+
+use super::{Pace, release_of, stimulus};
+use crate::clients::{ClientConnection, ClientEntry};
+use crate::context::Context;
+use crate::graph_intake;
+use crate::handlers::restart::{Restart, restart_everything};
+use crate::outbox::{OutboxReader, Outgoing};
+use crate::rpc::{self, Call, StreamPeer};
+use crate::versions;
+use incoming::Step;
+
+/// Messages of a client that are read ahead while a graph of it is being expanded.
+const READ_AHEAD: usize = 64;
+/// Effects encoded into one message.
+const MAX_BATCH: usize = 4096;
+/// How long a client whose session ended may take to read what is left.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves a client from its registration to its end.
+pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: Writer) {
+    let (outbox, queue) = crate::outbox::outbox();
+    let name: Arc<str> = match call.str("client") {
+        Ok(name) => name.into(),
+        Err(error) => {
+            let answer = rpc::error_reply(&error, &call.caller, context.settings.max_error_length);
+            // A client that is gone does not need to know.
+            let _ = writer.send(&Message::from_value(&answer)).await;
+            return;
+        }
+    };
+    let versions = call.args.get("versions").cloned().unwrap_or_default();
+    let release = release_of(&versions);
+    context.releases.note(call.caller.ip, release);
+    tracing::info!(target: "distributed.scheduler", "Receive client connection: {name}");
+    let dialect = Dialect::for_release(&release);
+    let warning = mismatch(&context, &versions);
+    let start = ToClient::StreamStart {
+        warning: &warning,
+        error: "",
+    };
+    // Clients insist that this message comes alone.
+    let start = dialect.encode_client_batch(&[start]);
+    if writer.send(&start).await.is_err() {
+        return;
+    }
+    let connection = ClientConnection {
+        release,
+        versions,
+        peer: Arc::clone(&call.caller.address),
+        outbox,
+    };
+    let client = context.clients.connect(&context.core, &name, connection);
+    tracing::info!(target: "distributed.core", "Starting established connection to {}", call.caller.address);
+    log_client(&context, &client, "add-client");
+    for extension in &context.extensions {
+        extension.client_added(&context, &client);
+    }
+    let mut writing = tokio::spawn(write(Arc::clone(&client), dialect, writer, queue));
+    tokio::select! {
+        () = serve(&context, &client, reader) => {}
+        _ = &mut writing => {}
+    }
+    leave(&context, &client);
+    if let Some(connection) = &client.connection {
+        connection
+            .outbox
+            .send_message(Value::map([("op", "stream-closed")]));
+        connection.outbox.close();
+    }
+    if tokio::time::timeout(LINGER, &mut writing).await.is_err() {
+        writing.abort();
+    }
+}
+
+fn mismatch(context: &Context, versions: &Value) -> String {
+    let workers = context.workers.all();
+    let workers = workers.iter().map(|w| (&*w.info.address, &w.versions));
+    versions::mismatch_warning(versions, "Client", workers)
+}
+
+fn log_client(context: &Arc<Context>, client: &ClientEntry, action: &str) {
+    let event = Value::map([("action", action), ("client", &*client.name)]);
+    context.log_event(&["all", &client.name], &event);
+}
+
+fn leave(context: &Arc<Context>, client: &Arc<ClientEntry>) {
+    tracing::info!(target: "distributed.scheduler", "Remove client {}", client.name);
+    log_client(context, client, "remove-client");
+    context
+        .clients
+        .remove(&context.core, client.id, &stimulus("remove-client"));
+    for extension in &context.extensions {
+        extension.client_removed(context, client);
+    }
+}
+
+/// Handles the client's messages in order until it leaves. Reading goes on while a graph is being
+/// expanded, so that the end of the connection ends the expansion.
+async fn serve(context: &Arc<Context>, client: &Arc<ClientEntry>, reader: Reader) {
+    let (sender, mut messages) = mpsc::channel(READ_AHEAD);
+    let (gone, is_gone) = watch::channel(false);
+    let name = Arc::clone(&client.name);
+    let core = context.core.clone();
+    let reading = tokio::spawn(async move {
+        let mut reader = reader;
+        loop {
+            core.ready().await;
+            match reader.read().await {
+                Ok(message) => {
+                    if sender.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                Err(ReadError::Closed) => break,
+                Err(error) => {
+                    tracing::warn!("stream of client {name} broke: {error}");
+                    break;
+                }
+            }
+        }
+        gone.send_replace(true);
+    });
+    let mut events = Vec::new();
+    while let Some(message) = messages.recv().await {
+        match handle(context, client, &message, &mut events, &is_gone).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tracing::error!("client {} is dropped: {error}", client.name);
+                break;
+            }
+        }
+    }
+    reading.abort();
+}
+
+/// Handles one batch; whether the stream goes on.
+async fn handle(
+    context: &Arc<Context>,
+    client: &Arc<ClientEntry>,
+    message: &Message,
+    events: &mut Vec<Event>,
+    is_gone: &watch::Receiver<bool>,
+) -> Result<bool, DecodeError> {
+    for item in message.items() {
+        let step = incoming::step(context, client, &item?, events)?;
+        if matches!(step, Step::Continue) {
+            continue;
+        }
+        context.core.send_batch(std::mem::take(events));
+        match step {
+            Step::Continue => {}
+            Step::Graph(graph) => {
+                let mut gone = is_gone.clone();
+                tokio::select! {
+                    biased;
+                    () = graph_intake::update_graph(context, client, graph) => {}
+                    _ = gone.wait_for(|gone| *gone) => {
+                        tracing::info!("client {} left while its graph was being expanded", client.name);
+                    }
+                }
+            }
+            Step::Handler(value) => {
+                let peer = StreamPeer::Client(Arc::clone(client));
+                rpc::run_stream_handler(context, peer, value).await;
+            }
+            Step::Restart { timeout } => restart(context, timeout),
+            Step::Heartbeat => heartbeat(context, client),
+            Step::Close => return Ok(false),
+        }
+    }
+    context.core.send_batch(std::mem::take(events));
+    Ok(true)
+}
+
+/// Clients from 2025.4.0 on are told how often to say that they live.
+fn heartbeat(context: &Context, client: &ClientEntry) {
+    const ADJUSTABLE: oxidask_wire::release::Release =
+        oxidask_wire::release::Release::new(2025, 4, 0);
+    let Some(connection) = &client.connection else {
+        return;
+    };
+    if connection.release >= ADJUSTABLE {
+        connection.outbox.send_message(Value::map([
+            ("op", Value::from("adjust-heartbeat-interval")),
+            (
+                "interval",
+                (10.0 * context.workers.heartbeat_interval()).into(),
+            ),
+        ]));
+    }
+}
+
+/// `restart` on the stream (≤ 2022.7.0) is answered on the stream, by the core.
+fn restart(context: &Arc<Context>, timeout: Option<f64>) {
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        let restart = Restart {
+            workers: None,
+            timeout: timeout.unwrap_or(30.0),
+            wait: true,
+            raise: true,
+            stimulus_id: stimulus("restart"),
+        };
+        if let Err(error) = restart_everything(&context, restart).await {
+            tracing::error!("restart: {error}");
+        }
+    });
+}
+
+/// Writes what is queued until told to close or the connection breaks.
+async fn write(
+    client: Arc<ClientEntry>,
+    dialect: Dialect,
+    mut writer: Writer,
+    mut queue: OutboxReader<ClientMsg>,
+) {
+    let mut pace = Pace::default();
+    while let Some(first) = queue.next().await {
+        pace.turn().await;
+        let mut closing = feed(&dialect, &mut writer, first);
+        while !closing && let Some(more) = queue.try_next() {
+            closing = feed(&dialect, &mut writer, more);
+        }
+        if let Err(error) = writer.flush().await {
+            tracing::debug!("stream to client {} broke: {error}", client.name);
+            return;
+        }
+        pace.wrote();
+        if closing {
+            let _ = writer.shutdown().await;
+            return;
+        }
+    }
+}
+
+/// Queues one item for writing; whether it is the last.
+fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<ClientMsg>) -> bool {
+    match item {
+        Outgoing::Core(effects) => {
+            for chunk in effects.chunks(MAX_BATCH) {
+                let prepared: Vec<_> = chunk
+                    .iter()
+                    .map(|effect| outgoing::prepare(effect, dialect.release()))
+                    .collect();
+                let batch: Vec<ToClient<'_>> = prepared.iter().map(outgoing::message).collect();
+                feed_message(writer, &dialect.encode_client_batch(&batch));
+            }
+            false
+        }
+        Outgoing::Message(value) => {
+            feed_message(
+                writer,
+                &dialect.encode_client_batch(&[ToClient::Other(&value)]),
+            );
+            false
+        }
+        Outgoing::Close => true,
+    }
+}
+
+fn feed_message(writer: &mut Writer, message: &Message) {
+    if let Err(error) = writer.feed(message) {
+        tracing::error!("bug: a message for a client could not be encoded: {error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! The request/answer phase of a connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use oxidask_wire::connection::{Connection, Reader, Writer};
+use oxidask_wire::error::ReadError;
+use oxidask_wire::message::Message;
+use oxidask_wire::rpc::Request;
+
+use super::{caller, client, nanny, status, worker};
+use crate::context::Context;
+use crate::rpc::{self, Call, RpcError};
+
+/// What a request turned the connection into.
+enum Next {
+    /// More requests.
+    Request,
+    /// The end.
+    End,
+}
+
+/// Serves an accepted connection until it ends.
+pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAddr) {
+    let (mut reader, mut writer) = connection.split();
+    loop {
+        let message = match reader.read().await {
+            Ok(message) => message,
+            Err(ReadError::Closed) => return,
+            Err(error) if error.is_recoverable() => {
+                tracing::warn!("undecodable message from {peer}: {error}");
+                let answer = rpc::error_reply(
+                    &RpcError::plain(error.to_string()),
+                    &caller(&context, peer),
+                    context.settings.max_error_length,
+                );
+                if writer.send(&Message::from_value(&answer)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!("closing connection from {peer}: {error}");
+                return;
+            }
+        };
+        let request = match Request::decode(&message) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!("closing connection from {peer}: not a request: {error}");
+                return;
+            }
+        };
+        drop(message);
+        if let Some(stream) = takes_over(&request.op)
+            && !context.settings.blocked_handlers.contains(&request.op)
+        {
+            let call = into_call(request, &context, peer);
+            match stream {
+                Stream::Client => client::run(context, call, reader, writer).await,
+                Stream::Worker => worker::run(context, call, reader, writer).await,
+                Stream::Nanny => nanny::run(context, call, reader, writer).await,
+                Stream::WorkerStatus => status::run(context, reader, writer).await,
+            }
+            return;
+        }
+        match answer(&context, request, peer, &mut reader, &mut writer).await {
+            Next::Request => {}
+            Next::End => return,
+        }
+    }
+}
+
+/// Ops that turn the connection into a stream.
+enum Stream {
+    Client,
+    Worker,
+    Nanny,
+    WorkerStatus,
+}
+
+fn takes_over(op: &str) -> Option<Stream> {
+    Some(match op {
+        "register-client" => Stream::Client,
+        "register-worker" => Stream::Worker,
+        "register_nanny" => Stream::Nanny,
+        "subscribe_worker_status" => Stream::WorkerStatus,
+        _ => return None,
+    })
+}
+
+fn into_call(request: Request, context: &Context, peer: SocketAddr) -> Call {
+    Call {
+        op: request.op.into(),
+        args: request.args,
+        serializers: request.serializers,
+        caller: caller(context, peer),
+    }
+}
+
+async fn answer(
+    context: &Arc<Context>,
+    request: Request,
+    peer: SocketAddr,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Next {
+    let (reply, close) = (request.reply, request.close || request.op == "close");
+    let call = into_call(request, context, peer);
+    let Some(answer) = rpc::answer(context, call, reader).await else {
+        return Next::End;
+    };
+    if reply && let Err(error) = writer.send(&Message::from_value(&answer)).await {
+        tracing::debug!("could not answer {peer}: {error}");
+        return Next::End;
+    }
+    if close { Next::End } else { Next::Request }
+}

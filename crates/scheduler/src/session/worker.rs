@@ -1,0 +1,197 @@
+//! A worker's connection: registration, then a stream in both directions.
+
+mod incoming;
+mod outgoing;
+mod register;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_scheduler_core::effect::WorkerMsg;
+use oxidask_scheduler_core::event::Event;
+use oxidask_wire::connection::{Reader, Writer};
+use oxidask_wire::dialect::Dialect;
+use oxidask_wire::error::{DecodeError, ReadError};
+use oxidask_wire::message::Message;
+use oxidask_wire::message::worker::ToWorker;
+use oxidask_wire::value::Value;
+
+use super::{Pace, stimulus};
+use crate::context::Context;
+use crate::outbox::{OutboxReader, Outgoing};
+use crate::rpc::{self, Call, StreamPeer};
+use crate::workers::WorkerEntry;
+use incoming::Step;
+
+/// How long a worker that was removed may take to close its end.
+const LINGER: Duration = Duration::from_secs(60);
+/// Effects encoded into one message.
+const MAX_BATCH: usize = 4096;
+
+/// Serves a worker from its registration to its end.
+pub async fn run(context: Arc<Context>, call: Call, mut reader: Reader, mut writer: Writer) {
+    let (outbox, queue) = crate::outbox::outbox();
+    let worker = match register::register(&context, &call, outbox).await {
+        Ok(worker) => worker,
+        Err(refused) => {
+            let answer = refused.into_answer(&context, &call);
+            // A worker that is gone does not need to know.
+            let _ = writer.send(&Message::from_value(&answer)).await;
+            let _ = writer.shutdown().await;
+            return;
+        }
+    };
+    let reply = register::reply(&context, &worker);
+    if writer.send(&Message::from_value(&reply)).await.is_ok() {
+        tracing::info!(target: "distributed.scheduler", "Starting worker compute stream, {}", worker.info.address);
+        let mut writing = tokio::spawn(write(Arc::clone(&worker), writer, queue));
+        let left = tokio::select! {
+            left = read(&context, &worker, &mut reader) => left,
+            _ = &mut writing => Left::Lost,
+        };
+        writing.abort();
+        leave(&context, &worker, left);
+    } else {
+        leave(&context, &worker, Left::Lost);
+    }
+}
+
+/// How a worker's stream ended.
+enum Left {
+    /// It said so.
+    Closed,
+    /// It did not.
+    Lost,
+}
+
+fn leave(context: &Arc<Context>, worker: &WorkerEntry, left: Left) {
+    if context.workers.get(worker.id).is_some() {
+        context.core.send(Event::RemoveWorker {
+            worker: worker.id,
+            expected: matches!(left, Left::Closed),
+            close: false,
+            stimulus_id: stimulus("handle-worker-cleanup"),
+        });
+    }
+}
+
+/// Reads the stream until it ends.
+async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Reader) -> Left {
+    let mut events = Vec::new();
+    loop {
+        context.core.ready().await;
+        let message = match reader.read().await {
+            Ok(message) => message,
+            Err(ReadError::Closed) => return Left::Lost,
+            Err(error) => {
+                tracing::warn!("stream of worker {} broke: {error}", worker.info.address);
+                return Left::Lost;
+            }
+        };
+        match handle(context, worker, &message, &mut events).await {
+            Ok(true) => {}
+            Ok(false) => return Left::Closed,
+            Err(error) => {
+                tracing::error!("worker {} is dropped: {error}", worker.info.address);
+                return Left::Lost;
+            }
+        }
+    }
+}
+
+/// Handles one batch; whether the stream goes on.
+async fn handle(
+    context: &Arc<Context>,
+    worker: &Arc<WorkerEntry>,
+    message: &Message,
+    events: &mut Vec<Event>,
+) -> Result<bool, DecodeError> {
+    let record = context.is_recording();
+    let mut open = true;
+    for item in message.items() {
+        match incoming::step(worker, &item?, record, events)? {
+            Step::Continue => {}
+            Step::Log { topic, msg } => {
+                context.core.send_batch(std::mem::take(events));
+                log_event(context, worker, topic, msg);
+            }
+            Step::Extension(value) => {
+                context.core.send_batch(std::mem::take(events));
+                let peer = StreamPeer::Worker(Arc::clone(worker));
+                rpc::run_stream_handler(context, peer, value).await;
+            }
+            Step::Close => {
+                open = false;
+                break;
+            }
+        }
+    }
+    context.core.send_batch(std::mem::take(events));
+    Ok(open)
+}
+
+/// `log-event` of a worker; a map learns which worker it came from.
+fn log_event(context: &Arc<Context>, worker: &WorkerEntry, topic: Value, mut msg: Value) {
+    let topics: Vec<Arc<str>> = match &topic {
+        Value::Array(topics) => topics.iter().filter_map(Value::to_key).collect::<Vec<_>>(),
+        topic => topic.to_key().into_iter().collect(),
+    }
+    .iter()
+    .map(|key| key.to_text().into())
+    .collect();
+    if msg.as_map().is_some() && !topics.contains(&worker.info.address) {
+        msg.insert("worker", &worker.info.address);
+    }
+    context.log_event_arc(&topics, &msg);
+}
+
+/// Writes what is queued until told to close or the connection breaks.
+async fn write(worker: Arc<WorkerEntry>, mut writer: Writer, mut queue: OutboxReader<WorkerMsg>) {
+    let dialect = Dialect::for_release(&worker.release);
+    let mut pace = Pace::default();
+    while let Some(first) = queue.next().await {
+        pace.turn().await;
+        let mut closing = feed(&dialect, &mut writer, first);
+        while !closing && let Some(more) = queue.try_next() {
+            closing = feed(&dialect, &mut writer, more);
+        }
+        if let Err(error) = writer.flush().await {
+            tracing::debug!("stream to worker {} broke: {error}", worker.info.address);
+            return;
+        }
+        pace.wrote();
+        if closing {
+            // The worker ends the connection when it has read what it was told.
+            tokio::time::sleep(LINGER).await;
+            let _ = writer.shutdown().await;
+            return;
+        }
+    }
+}
+
+/// Queues one item for writing; whether it is the last.
+fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<WorkerMsg>) -> bool {
+    match item {
+        Outgoing::Core(effects) => {
+            for chunk in effects.chunks(MAX_BATCH) {
+                let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
+                feed_message(writer, &dialect.encode_worker_batch(&batch));
+            }
+            false
+        }
+        Outgoing::Message(value) => {
+            feed_message(
+                writer,
+                &dialect.encode_worker_batch(&[ToWorker::Other(&value)]),
+            );
+            false
+        }
+        Outgoing::Close => true,
+    }
+}
+
+fn feed_message(writer: &mut Writer, message: &Message) {
+    if let Err(error) = writer.feed(message) {
+        tracing::error!("bug: a message for a worker could not be encoded: {error}");
+    }
+}

@@ -1,0 +1,294 @@
+//! From the command line to a running scheduler, and its orderly end.
+
+mod address;
+mod files;
+mod shutdown;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use oxidask_cli::{Outcome, SchedulerArgs, UsageError, parse_scheduler};
+use oxidask_config::{Config, Env};
+use oxidask_wire::connection::SocketOptions;
+use tokio::net::TcpListener;
+
+use crate::clients::ClientTable;
+use crate::context::{Context, Identity, Shutdown};
+use crate::hooks::Extension;
+use crate::nannies::NannyTable;
+use crate::observers::{Observed, ObserverReceiver};
+use crate::peers::PeerPool;
+use crate::plugins::PluginStore;
+use crate::releases::Releases;
+use crate::rpc::RpcTable;
+use crate::settings::{Settings, accept_policy, core_config};
+use crate::status_feed::StatusFeed;
+use crate::workers::WorkerTable;
+use crate::{clock, core_thread, handlers, listener, observers, views};
+use address::ListenAddress;
+use files::RemovedAtEnd;
+
+/// Why the scheduler could not start: one line for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file, variable or option has a bad value.
+    #[error(transparent)]
+    Config(#[from] oxidask_config::ConfigError),
+    /// The address makes no sense, or its protocol is not spoken.
+    #[error(transparent)]
+    Address(#[from] address::AddressError),
+    /// The port cannot be listened on.
+    #[error("cannot listen on {address}: {source}; {hint}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}; check the directory and its permissions")]
+    File {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The operating system refuses.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs `dask-scheduler` with these words, the program's name first.
+pub fn main(words: &[String]) -> ExitCode {
+    let parsed = match parse_scheduler(words) {
+        Ok(Outcome::Run(parsed)) => parsed,
+        Ok(Outcome::Print(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(u8::try_from(UsageError::EXIT_CODE).unwrap_or(2));
+        }
+    };
+    match prepare_and_run(&parsed.args, &parsed.warnings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dask-scheduler: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), StartError> {
+    let mut config = Config::load(&Env::from_process())?;
+    args.apply(&mut config)?;
+    init_logging();
+    for warning in warnings.iter().chain(config.notices()) {
+        tracing::warn!(target: "distributed.scheduler", "{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("io")
+        .build()?;
+    let result = runtime.block_on(run(args, Arc::new(config)));
+    // Sessions that do not end by themselves are dropped.
+    runtime.shutdown_background();
+    result
+}
+
+fn init_logging() {
+    // A second scheduler in the same process (tests) keeps the first one's log.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .try_init();
+}
+
+const RULE: &str = "-----------------------------------------------";
+
+async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError> {
+    let _pid_file = match &args.pid_file {
+        Some(path) => Some(RemovedAtEnd::write(path, &std::process::id().to_string())?),
+        None => None,
+    };
+    tracing::info!(target: "distributed.scheduler", "{RULE}");
+    let running = start(args, config).await?;
+    let context = &running.context;
+    let _scheduler_file = match &args.scheduler_file {
+        Some(path) => Some(files::write_scheduler_file(path, context).await?),
+        None => None,
+    };
+    tracing::info!(target: "distributed.scheduler", "{RULE}");
+    let reason = shutdown::wait(context).await;
+    shutdown::close(running, &reason).await;
+    tracing::info!(target: "distributed.scheduler", "End scheduler");
+    Ok(())
+}
+
+/// A scheduler that listens.
+pub struct Running {
+    /// What everything shares.
+    pub context: Arc<Context>,
+    /// Tasks that run as long as the scheduler does.
+    pub tasks: tokio::task::JoinSet<()>,
+}
+
+/// Starts everything.
+///
+/// # Errors
+/// When an address cannot be listened on, or the core thread cannot be started.
+pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
+    let (tcp, address) = listen(args, &config).await?;
+    let workers = Arc::<WorkerTable>::default();
+    let (sender, observed) = observers::channel();
+    let core = core_thread::start(core_config(&config), Arc::clone(&workers), sender)?;
+    let settings = Settings::new(&config);
+    let policy = accept_policy(&config);
+    let mut rpc = RpcTable::default();
+    handlers::register(&mut rpc);
+    let extensions = extensions(&config, &mut rpc);
+    let context = Arc::new(Context {
+        core,
+        peers: PeerPool::new(Arc::clone(&workers), settings.connect_timeout),
+        workers,
+        clients: ClientTable::default(),
+        nannies: NannyTable::default(),
+        rpc,
+        extensions,
+        plugins: PluginStore::default(),
+        releases: Releases::new(policy.memory.clone()),
+        recorders: AtomicUsize::new(0),
+        active_graphs: AtomicUsize::new(0),
+        status_feed: StatusFeed::default(),
+        identity: Identity {
+            id: format!("Scheduler-{}", uuid::Uuid::new_v4()),
+            address: address.into(),
+            dashboard_port: None,
+            started: clock::now(),
+        },
+        settings,
+        config: Arc::clone(&config),
+        shutdown: Shutdown::default(),
+    });
+    tracing::info!(target: "distributed.scheduler", "State start");
+    tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", context.identity.address);
+    for extension in &context.extensions {
+        extension.started(&context);
+    }
+    let socket = SocketOptions {
+        timeout: clock::seconds(
+            config
+                .seconds("distributed.comm.timeouts.tcp")
+                .unwrap_or(30.0),
+        ),
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(listener::accept(Arc::clone(&context), tcp, policy, socket));
+    tasks.spawn(observe(Arc::clone(&context), observed));
+    tasks.spawn(watch_idle(Arc::clone(&context)));
+    Ok(Running { context, tasks })
+}
+
+/// The extensions, with their ops registered.
+fn extensions(_config: &Config, rpc: &mut RpcTable) -> Vec<Arc<dyn Extension>> {
+    let extensions: Vec<Arc<dyn Extension>> = Vec::new();
+    for extension in &extensions {
+        Arc::clone(extension).register(rpc);
+    }
+    extensions
+}
+
+/// Opens the first port that is free among those asked for; the address peers are told.
+async fn listen(
+    args: &SchedulerArgs,
+    config: &Config,
+) -> Result<(TcpListener, String), StartError> {
+    let wanted = ListenAddress::from_args(args, config)?;
+    let backlog = config
+        .count("distributed.comm.socket-backlog")
+        .unwrap_or(2048);
+    let backlog = u32::try_from(backlog).unwrap_or(2048);
+    let mut refused = None;
+    for address in wanted.candidates().await? {
+        match listener::bind(address, backlog) {
+            Ok(tcp) => {
+                let contact = wanted.contact(tcp.local_addr()?, config);
+                return Ok((tcp, contact));
+            }
+            Err(source) => refused = Some((address.to_string(), source)),
+        }
+    }
+    let (address, source) = refused.unwrap_or_else(|| {
+        let none = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+        ("any port".to_owned(), none)
+    });
+    let hint = match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another program listens there: stop it, or choose another one with --port"
+        }
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 need privileges",
+        std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+        _ => "choose another address with --host and --port",
+    };
+    Err(StartError::Listen {
+        address,
+        source,
+        hint,
+    })
+}
+
+/// Passes on what the core tells nobody in particular.
+async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
+    while let Some(observed) = observed.recv().await {
+        match observed {
+            Observed::Log { topics, event } => {
+                context.log_event_arc(&topics, &views::logged_event(event));
+            }
+            Observed::WorkerRemoved {
+                worker,
+                stimulus_id,
+            } => {
+                tracing::info!(
+                    target: "distributed.scheduler",
+                    "Remove worker addr: {} name: {} (stimulus_id='{stimulus_id}')",
+                    worker.info.address, worker.info.name
+                );
+                if context.workers.is_empty() {
+                    tracing::info!(target: "distributed.scheduler", "Lost all workers");
+                }
+                context.peers.forget(&worker.info.address);
+                context.status_feed.removed(&worker.info.address);
+                for extension in &context.extensions {
+                    extension.worker_removed(&context, &worker, &stimulus_id);
+                }
+            }
+            Observed::Transition(transition) => {
+                for extension in &context.extensions {
+                    extension.transition(&context, &transition);
+                }
+            }
+        }
+    }
+}
+
+/// `scheduler.idle-timeout`: ends the process when nothing was done for so long.
+async fn watch_idle(context: Arc<Context>) {
+    let Some(timeout) = context.settings.idle_timeout else {
+        return;
+    };
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        let Ok(idle_since) = handlers::idle::check(&context).await else {
+            return;
+        };
+        if idle_since.is_some_and(|since| clock::now().since(since) > timeout) {
+            tracing::info!(target: "distributed.scheduler", "Scheduler closing after being idle for {timeout} s");
+            context.shutdown.request("idle-timeout-exceeded");
+            return;
+        }
+    }
+}

@@ -25,6 +25,13 @@ pub enum Observed {
         /// Cause.
         stimulus_id: Arc<str>,
     },
+    /// A worker with a nanny was silent for too long; it is still in the state.
+    WorkerUnresponsive {
+        /// Who.
+        worker: Arc<WorkerEntry>,
+        /// Cause.
+        stimulus_id: Arc<str>,
+    },
     /// A task changed state (only while transitions are observed).
     Transition(Box<TransitionEffect>),
 }

@@ -266,6 +266,15 @@ async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
                     extension.worker_removed(&context, &worker, &stimulus_id);
                 }
             }
+            Observed::WorkerUnresponsive {
+                worker,
+                stimulus_id,
+            } => {
+                let context = Arc::clone(&context);
+                tokio::spawn(async move {
+                    handlers::restart::restart_unresponsive(&context, worker, stimulus_id).await;
+                });
+            }
             Observed::Transition(transition) => {
                 for extension in &context.extensions {
                     extension.transition(&context, &transition);

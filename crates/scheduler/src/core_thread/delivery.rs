@@ -76,6 +76,17 @@ impl Delivery {
                     worker,
                     stimulus_id,
                 } => self.remove_worker(worker, stimulus_id),
+                Effect::WorkerUnresponsive {
+                    worker,
+                    stimulus_id,
+                } => {
+                    if let Some(worker) = self.table.get(worker) {
+                        self.observers.send(Observed::WorkerUnresponsive {
+                            worker,
+                            stimulus_id,
+                        });
+                    }
+                }
                 Effect::LogEvent { topics, event } => {
                     self.observers.send(Observed::Log { topics, event });
                 }

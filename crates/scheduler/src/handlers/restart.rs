@@ -208,6 +208,25 @@ async fn wait_for_return(
     Ok(())
 }
 
+/// Has the nanny of a silent worker start a fresh process, and removes the worker if that fails.
+pub async fn restart_unresponsive(
+    context: &Arc<Context>,
+    worker: Arc<WorkerEntry>,
+    stimulus_id: Arc<str>,
+) {
+    tracing::warn!(target: "distributed.scheduler", "Worker {} did not respond; its nanny restarts it", worker.info.address);
+    let restart = Restart {
+        workers: None,
+        timeout: 60.0,
+        wait: false,
+        raise: false,
+        stimulus_id,
+    };
+    let stuck = kill_by_nanny(context, &[worker], &restart).await;
+    // The core may be gone, then so is the worker.
+    let _ = remove(context, &stuck, &restart.stimulus_id).await;
+}
+
 async fn remove(
     context: &Context,
     workers: &[Arc<WorkerEntry>],

@@ -22,6 +22,7 @@ pub mod observers;
 pub mod outbox;
 pub mod peers;
 pub mod plugins;
+pub mod python_host;
 pub mod releases;
 pub mod rpc;
 pub mod session;

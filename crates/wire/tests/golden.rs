@@ -136,16 +136,12 @@ fn sorted(value: Value) -> Value {
 async fn every_sample_survives_the_round_trip_through_values() {
     for sample in samples() {
         let message = read(&sample.raw, sample.generation()).await;
-        let value = message.value().expect(&sample.name());
+        let name = sample.name();
+        let value = message.value().expect(&name);
         let again = Message::from_value(&value);
-        assert_eq!(again.value().expect("ours"), value, "{}", sample.name());
+        assert_eq!(again.value().expect("ours"), value, "{name}");
         if sample.generation() == Generation::M3 {
-            assert_eq!(
-                again,
-                message,
-                "{}: stock writes msgpack as we do",
-                sample.name()
-            );
+            assert_eq!(again, message, "{name}: stock writes msgpack as we do");
         }
     }
 }
@@ -155,7 +151,8 @@ async fn handshakes_name_the_interpreter() {
     let mut seen = 0;
     for sample in samples().iter().filter(|s| s.kind == "handshake") {
         let message = read(&sample.raw, sample.generation()).await;
-        let handshake = Handshake::from_message(&message).expect(&sample.name());
+        let name = sample.name();
+        let handshake = Handshake::from_message(&message).expect(&name);
         assert_eq!(handshake.python.first(), Some(&3));
         assert_eq!(handshake.capabilities, None);
         assert!((4..=5).contains(&handshake.pickle_protocol));
@@ -169,7 +166,8 @@ async fn requests_are_understood_and_written_again() {
     let mut seen = 0;
     for sample in samples().iter().filter(|s| s.kind == "request") {
         let message = read(&sample.raw, sample.generation()).await;
-        let request = Request::decode(&message).expect(&sample.name());
+        let name = sample.name();
+        let request = Request::decode(&message).expect(&name);
         assert_eq!(request.op, sample.ops[0]);
         assert!(request.args.get("op").is_none() && request.args.get("reply").is_none());
         assert_eq!(

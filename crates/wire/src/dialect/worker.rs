@@ -18,9 +18,7 @@ impl Dialect {
         let mut composer = begin_batch();
         let mut count = 0;
         for item in batch {
-            if self.worker_item(&mut composer, item) {
-                count += 1;
-            }
+            count += self.worker_item(&mut composer, item);
         }
         finish_batch(composer, count)
     }
@@ -32,10 +30,25 @@ impl Dialect {
         wants_pickle == matches!(run_spec, RunSpec::Pickled { .. })
     }
 
-    /// Appends one operation; says whether there was one to append.
-    fn worker_item(&self, c: &mut Composer, item: &ToWorker<'_>) -> bool {
+    /// Appends one operation; returns how many messages it became.
+    fn worker_item(&self, c: &mut Composer, item: &ToWorker<'_>) -> u32 {
         match item {
-            ToWorker::ComputeTask(task) => return self.compute_task(c, task),
+            ToWorker::ComputeTask(task) => return u32::from(self.compute_task(c, task)),
+            ToWorker::FreeKeys { keys, stimulus_id }
+                if self.free_keys == FreeKeysForm::DeleteData =>
+            {
+                // `delete-data` alone would make the worker report tasks that it had not finished;
+                // `release-task` lets go of them in silence.
+                for key in *keys {
+                    op(&mut c.out, "release-task", 1);
+                    c.out.str("key");
+                    c.out.key(key);
+                }
+                self.free_keys(&mut c.out, "", "", keys, stimulus_id);
+                return u32::try_from(keys.len())
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(1);
+            }
             ToWorker::FreeKeys { keys, stimulus_id } => {
                 self.free_keys(&mut c.out, "free-keys", "free-keys", keys, stimulus_id);
             }
@@ -53,7 +66,7 @@ impl Dialect {
                 nbytes,
                 stimulus_id,
             } => {
-                return self.acquire_replicas(&mut c.out, who_has, nbytes, stimulus_id);
+                return u32::from(self.acquire_replicas(&mut c.out, who_has, nbytes, stimulus_id));
             }
             ToWorker::RefreshWhoHas {
                 who_has,
@@ -103,9 +116,9 @@ impl Dialect {
             ToWorker::Other(value) => c.value(value),
             ToWorker::RefreshWhoHas { .. }
             | ToWorker::StatusChange { .. }
-            | ToWorker::RemoveWorker { .. } => return false,
+            | ToWorker::RemoveWorker { .. } => return 0,
         }
-        true
+        1
     }
 
     fn free_keys(&self, w: &mut Writer, new: &str, middle: &str, keys: &[Key], stimulus_id: &str) {

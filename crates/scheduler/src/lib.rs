@@ -17,6 +17,7 @@ pub mod graph_intake;
 pub mod handlers;
 pub mod hooks;
 pub mod listener;
+pub mod logging;
 pub mod nannies;
 pub mod observers;
 pub mod outbox;

@@ -1,0 +1,100 @@
+//! Log lines: stock's form or JSON on stderr, levels by logger as in `distributed.logging`, and the
+//! last lines kept in memory for the `get_logs` operation.
+//!
+//! Code logs through `tracing`; its targets become names of stock's loggers ([`logger_name`]), which
+//! people and their tools filter by.
+
+mod buffer;
+mod layer;
+mod levels;
+mod pattern;
+
+use oxidask_config::Config;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+pub use buffer::{LogBuffer, LogLine};
+pub use levels::{Levels, logger_name};
+pub use pattern::Pattern;
+
+/// Form of the lines on stderr.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// By `distributed.admin.log-format`.
+    Text,
+    /// One JSON object per line: `timestamp`, `level`, `logger`, `message` and the event's fields.
+    Json,
+}
+
+/// Settings of the log.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Form of the lines.
+    pub form: Form,
+    /// Form of the lines in memory: always text.
+    pub pattern: Pattern,
+    /// Which events are logged.
+    pub levels: Levels,
+    /// Most lines kept in memory; None: bounded by bytes alone.
+    pub kept_lines: Option<usize>,
+    /// Most bytes of lines kept in memory.
+    pub kept_bytes: usize,
+}
+
+impl LogOptions {
+    /// Reads `distributed.logging` (or `logging`), `distributed.admin.log-format`, `log-length`,
+    /// `oxidask.log.*`. Also gives one line for each level it could not read.
+    #[must_use]
+    pub fn from_config(config: &Config) -> (Self, Vec<String>) {
+        let (levels, problems) = Levels::from_config(config);
+        let pattern = Pattern::parse(
+            &config
+                .str("distributed.admin.log-format")
+                .unwrap_or_default(),
+        );
+        let form = match config.str("oxidask.log.format").as_deref() {
+            Some("json") => Form::Json,
+            _ => Form::Text,
+        };
+        let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let options = Self {
+            form,
+            pattern,
+            levels,
+            kept_lines: config.count("distributed.admin.log-length").map(size),
+            kept_bytes: config
+                .bytes("oxidask.log.buffer-bytes")
+                .map_or(usize::MAX, size),
+        };
+        (options, problems)
+    }
+}
+
+/// Starts logging for the whole process. The buffer holds the last lines.
+///
+/// # Errors
+/// When logging was started before.
+pub fn start(options: LogOptions) -> Result<LogBuffer, tracing::subscriber::SetGlobalDefaultError> {
+    let (subscriber, buffer) = subscriber(options, Box::new(std::io::stderr()));
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(buffer)
+}
+
+/// The subscriber that writes to `out`, for [`start`] and tests.
+pub fn subscriber(
+    options: LogOptions,
+    out: Box<dyn std::io::Write + Send>,
+) -> (impl tracing::Subscriber + Send + Sync, LogBuffer) {
+    let buffer = LogBuffer::new(options.kept_lines, options.kept_bytes);
+    let layer = layer::LogLayer::new(options.form, options.pattern, buffer.clone(), out);
+    let levels = options.levels;
+    let most = levels.most_verbose();
+    let filter =
+        FilterFn::new(move |event| levels.allow(&logger_name(event.target()), *event.level()))
+            .with_max_level_hint(most);
+    (
+        tracing_subscriber::registry().with(layer.with_filter(filter)),
+        buffer,
+    )
+}

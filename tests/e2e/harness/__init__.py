@@ -1,0 +1,1 @@
+"""What the tests are made of: releases, processes, clusters, and the peers in which stock clients run."""

@@ -1,0 +1,26 @@
+"""The stock releases under test and the interpreters that have them.
+
+`cargo xtask test` makes the environments and tells their interpreters by variables; there is no other source.
+"""
+
+import os
+
+RELEASES = ("2.30.1", "2022.12.0", "2026.8.0")
+PREFECT = {"0.13.19": "2.30.1", "1.4.1": "2022.12.0"}
+
+
+def variable(environment):
+    return "OXIDASK_PY_" + environment.replace(".", "_").replace("-", "_").upper()
+
+
+def python_of(environment):
+    """Interpreter of an environment: a release, or `prefect-<version>`."""
+    name = variable(environment)
+    path = os.environ.get(name)
+    if not path:
+        raise RuntimeError(f"{name} is not set: run the tests with `cargo xtask test`")
+    return path
+
+
+def version_tuple(release):
+    return tuple(int(part) for part in release.split("."))

@@ -62,10 +62,21 @@ class Scheduler(Process):
 class Worker(Process):
     """A stock `dask worker` process."""
 
-    def __init__(self, folder, release, address, *options, nanny=False, threads=1, name=None, **environment):
+    def __init__(
+        self,
+        folder,
+        release,
+        address,
+        *options,
+        nanny=False,
+        threads=1,
+        name=None,
+        environment_name=None,
+        **environment,
+    ):
         number = next(_numbers)
         # The environment may be one with more than Dask, like that of Prefect.
-        python = python_of(environment.pop("environment", release))
+        python = python_of(environment_name or release)
         self.worker_name = name or f"worker-{number}"
         command = [
             python,

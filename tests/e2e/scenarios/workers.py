@@ -1,0 +1,152 @@
+"""Workers that come, go and die. Called by test_workers.py, which owns the worker processes."""
+
+import os
+import time
+
+from distributed import wait
+
+
+def inc(x):
+    return x + 1
+
+
+def slow_inc(x, delay=0.1):
+    time.sleep(delay)
+    return x + 1
+
+
+def die(_=None):
+    os._exit(1)
+
+
+def until(condition, timeout=30):
+    deadline = time.time() + timeout
+    while not condition():
+        assert time.time() < deadline, "the condition does not come true"
+        time.sleep(0.02)
+
+
+def computes_through_a_kill(client, talk):
+    """A graph with data on both workers; the test kills one while it runs."""
+    first = client.map(slow_inc, range(40), pure=False)
+    second = client.map(slow_inc, first, delay=0.02, pure=False)
+    total = client.submit(sum, second, pure=False)
+    until(lambda: sum(future.done() for future in first) >= 10)
+    talk.tell("running")
+    assert total.result(timeout=60) == sum(range(2, 42))
+
+
+def recomputes_what_is_lost(client, talk):
+    """All data of one worker is needed again after its death."""
+    futures = client.map(inc, range(100), pure=False)
+    wait(futures)
+    has_what = client.has_what()
+    assert all(has_what.values()), has_what
+    talk.tell({worker["name"]: address for address, worker in client.scheduler_info()["workers"].items()})
+    talk.wait()
+    until(lambda: len(client.ncores()) == 1)
+    assert client.gather(futures) == list(range(1, 101))
+
+
+def scattered_data_is_lost_with_its_worker(client, talk):
+    workers = {worker["name"]: address for address, worker in client.scheduler_info()["workers"].items()}
+    name, address = sorted(workers.items())[0]
+    future = client.scatter(b"only here", workers=[address], hash=False)
+    user = client.submit(slow_inc, future, delay=0, pure=False, workers=[a for a in workers.values() if a != address])
+    del user
+    talk.tell(name)
+    talk.wait()
+    until(lambda: len(client.ncores()) == 1)
+    until(lambda: future.status in ("lost", "cancelled"))
+
+
+def waits_for_a_worker(client, talk):
+    """Nobody can run it at first."""
+    future = client.submit(inc, 1)
+    time.sleep(0.3)
+    assert future.status == "pending"
+    talk.tell("waiting")
+    assert future.result(timeout=40) == 2
+
+
+def a_deadly_task_is_given_up(client, deaths):
+    from distributed import KilledWorker
+
+    deadly = client.submit(die, pure=False, key="deadly")
+    harmless = client.submit(inc, 1, pure=False)
+    try:
+        deadly.result(timeout=100)
+    except KilledWorker as error:
+        assert "deadly" in str(error), error
+    else:
+        raise AssertionError("it has a result")
+    assert harmless.result(timeout=30) == 2
+
+
+def restart_gives_fresh_processes(client):
+    before = client.run(os.getpid)
+    future = client.submit(inc, 1, pure=False)
+    wait(future)
+    client.restart()
+    assert future.cancelled() or future.status in ("lost", "cancelled")
+    client.wait_for_workers(len(before), timeout=30)
+    after = client.run(os.getpid)
+    assert len(after) == len(before)
+    assert not set(before.values()) & set(after.values())
+    assert client.submit(inc, 1, pure=False).result(timeout=30) == 2
+
+
+def a_killed_worker_process_comes_back(client):
+    """The nanny restarts its worker; the task goes on elsewhere or there."""
+    before = client.run(os.getpid)
+    victim, pid = sorted(before.items())[0]
+    futures = client.map(slow_inc, range(30), pure=False)
+    os.kill(pid, 9)
+    assert client.gather(futures) == list(range(1, 31))
+    until(lambda: victim not in client.ncores())
+    client.wait_for_workers(len(before), timeout=40)
+    after = client.run(os.getpid)
+    assert pid not in after.values()
+
+
+def retires(client):
+    """Data moves before the worker leaves."""
+    first, _ = sorted(client.ncores())
+    futures = client.map(inc, range(20), workers=[first], pure=False, allow_other_workers=False)
+    wait(futures)
+    client.retire_workers([first])
+    until(lambda: first not in client.ncores())
+    assert client.gather(futures) == list(range(1, 21))
+
+
+def new_workers_get_work(client, talk):
+    futures = client.map(slow_inc, range(100), pure=False, delay=0.1)
+    talk.tell("queued")
+    wait(futures, timeout=60)
+    holders = {worker for workers in client.who_has(futures).values() for worker in workers}
+    assert len(holders) == 2, holders
+
+
+def resources_are_honoured(client, name):
+    from distributed import get_worker
+
+    def where():
+        return get_worker().name
+
+    futures = [client.submit(where, resources={"GPU": 1}, pure=False) for _ in range(6)]
+    assert set(client.gather(futures)) == {name}
+
+
+def computes(client, n=100):
+    assert client.gather(client.map(inc, range(n), pure=False)) == list(range(1, n + 1))
+
+
+def stealing(client, talk):
+    """All tasks prefer the first worker, by its data; the second one is idle."""
+    first, second = sorted(client.ncores())
+    data = client.submit(lambda: b"x" * 10_000, workers=[first], pure=False)
+    wait(data)
+    tasks = [client.submit(lambda d, i=i: time.sleep(0.1) or i, data, pure=False) for i in range(40)]
+    wait(tasks, timeout=60)
+    holders = {worker for workers in client.who_has(tasks).values() for worker in workers}
+    return len(holders)

@@ -1,0 +1,72 @@
+"""Several clients at once, of one release and of different ones."""
+
+import signal
+
+import pytest
+from harness.releases import RELEASES
+
+
+def test_two_clients_at_once(cluster):
+    first, second = cluster.peer(), cluster.peer()
+    calls = [
+        first.start("clients.computes_in_rounds", cluster.address, 0),
+        second.start("clients.computes_in_rounds", cluster.address, 1000),
+    ]
+    assert all(call.told() == "started" for call in calls)
+    assert all(call.result() > 0 for call in calls)
+
+
+def test_two_clients_share_a_key(cluster):
+    cluster.run("clients.shares_a_key")
+
+
+def test_a_client_that_dies_lets_go_of_its_futures(cluster):
+    victim = cluster.peer()
+    call = victim.start("clients.holds_a_future", cluster.address)
+    assert call.told() == "held"
+    assert cluster.run("clients.sees_the_held_key")
+    victim.stop()
+    cluster.run("clients.sees_the_held_key_vanish")
+
+
+def test_a_client_within_an_event_loop(cluster):
+    cluster.run("clients.asynchronous")
+
+
+def test_clients_come_and_go(cluster):
+    cluster.run("clients.leaves_and_returns")
+
+
+def test_small_computations_go_on_during_a_large_graph(cluster):
+    large, small = cluster.peer(), cluster.peer()
+    small.run("clients.small_ones", cluster.address)
+    call = large.start("clients.a_large_graph_and_a_small_one", cluster.address)
+    assert call.told() == "submitting"
+    small.run("clients.small_ones", cluster.address, timeout=120)
+    call.result(timeout=150)
+
+
+def test_clients_are_told_of_the_end(new_cluster, release):
+    cluster = new_cluster(release, workers=1)
+    call = cluster.start("clients.is_told_of_the_end")
+    assert call.told() == "connected"
+    cluster.scheduler.signal(signal.SIGTERM)
+    cluster.scheduler.wait(10)
+    call.go_on()
+    call.result(timeout=60)
+
+
+@pytest.mark.native_only
+def test_releases_at_once_on_one_scheduler(new_cluster):
+    """Clients and workers of all three releases; each client's tasks go to workers of its release."""
+    cluster = new_cluster("2026.8.0", workers=0)
+    for release in RELEASES:
+        cluster.add_worker(release, name=f"of-{release}").wait_until_registered()
+    peers = {release: cluster.peer(release) for release in RELEASES}
+    for release, peer in peers.items():
+        peer.run("clients.only_own_workers_run_it", cluster.address, release)
+        peer.run("clients.collections_of_own_release", cluster.address)
+    calls = [peer.start("clients.computes_in_rounds", cluster.address, 100) for peer in peers.values()]
+    assert all(call.told() == "started" for call in calls)
+    assert all(call.result(timeout=90) > 0 for call in calls)
+    cluster.check()

@@ -1,0 +1,107 @@
+"""Workers that die, leave, return and join while clients compute."""
+
+import signal
+
+from harness.waiting import wait_for
+
+
+def worker_named(cluster, name):
+    (worker,) = [worker for worker in cluster.workers if worker.worker_name == name]
+    return worker
+
+
+def test_a_worker_is_killed_during_a_computation(new_cluster, release):
+    cluster = new_cluster(release, workers=3)
+    call = cluster.start("workers.computes_through_a_kill")
+    assert call.told() == "running"
+    cluster.workers[0].signal(signal.SIGKILL)
+    call.result(timeout=90)
+    cluster.check()
+
+
+def test_lost_results_are_recomputed(new_cluster, release):
+    cluster = new_cluster(release)
+    call = cluster.start("workers.recomputes_what_is_lost")
+    name = sorted(call.told())[0]
+    worker_named(cluster, name).signal(signal.SIGKILL)
+    call.go_on()
+    call.result()
+
+
+def test_lost_data_without_a_recipe_is_reported(new_cluster, release):
+    cluster = new_cluster(release)
+    call = cluster.start("workers.scattered_data_is_lost_with_its_worker")
+    worker_named(cluster, call.told()).signal(signal.SIGKILL)
+    call.go_on()
+    call.result()
+
+
+def test_work_waits_for_the_first_worker(new_cluster, release):
+    cluster = new_cluster(release, workers=0)
+    call = cluster.start("workers.waits_for_a_worker")
+    assert call.told() == "waiting"
+    cluster.add_worker()
+    call.result()
+
+
+def test_the_only_worker_dies_and_another_one_takes_over(new_cluster, release):
+    cluster = new_cluster(release, workers=1)
+    call = cluster.start("workers.computes_through_a_kill")
+    assert call.told() == "running"
+    cluster.workers[0].signal(signal.SIGKILL)
+    cluster.add_worker()
+    call.result(timeout=90)
+
+
+def test_a_task_that_kills_workers_is_given_up(new_cluster, release):
+    """One death more than `allowed-failures` raises KilledWorker at the client; other tasks are not harmed."""
+    cluster = new_cluster(
+        release, workers=2, nanny=True, environment={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    )
+    cluster.run("workers.a_deadly_task_is_given_up", 2, timeout=120)
+    cluster.check()
+
+
+def test_restart_with_nannies(new_cluster, release):
+    cluster = new_cluster(release, nanny=True)
+    cluster.run("workers.restart_gives_fresh_processes", timeout=90)
+    cluster.check()
+
+
+def test_a_nanny_brings_its_worker_back(new_cluster, release):
+    cluster = new_cluster(release, nanny=True)
+    cluster.run("workers.a_killed_worker_process_comes_back", timeout=90)
+    cluster.check()
+
+
+def test_a_worker_retires_with_its_data_moved(new_cluster, release):
+    cluster = new_cluster(release)
+    cluster.run("workers.retires")
+    wait_for(lambda: sum(worker.alive for worker in cluster.workers) == 1, 20, "the end of the retired process")
+
+
+def test_a_worker_that_joins_gets_work(new_cluster, release):
+    cluster = new_cluster(release, workers=1)
+    call = cluster.start("workers.new_workers_get_work")
+    assert call.told() == "queued"
+    cluster.add_worker()
+    call.result(timeout=90)
+
+
+def test_a_worker_that_is_asked_to_end_ends_with_0(new_cluster, release):
+    cluster = new_cluster(release, nanny=True)
+    cluster.workers[0].signal(signal.SIGTERM)
+    assert cluster.workers[0].wait(20) == 0
+    cluster.run("workers.computes")
+
+
+def test_resources(new_cluster, release):
+    cluster = new_cluster(release, workers=1)
+    cluster.add_worker(name="with-gpu", options=["--resources", "GPU=2"]).wait_until_registered()
+    cluster.run("workers.resources_are_honoured", "with-gpu")
+
+
+def test_a_frozen_worker_does_not_stop_others(new_cluster, release):
+    cluster = new_cluster(release, workers=2, environment={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "'3s'"})
+    cluster.workers[0].signal(signal.SIGSTOP)
+    cluster.run("workers.computes", timeout=60)

@@ -6,6 +6,7 @@ import socket
 import struct
 
 import pytest
+
 from harness.waiting import wait_for
 
 # A frame count, then 8-byte lengths, then frames: the framing of releases before 2021.

@@ -1,6 +1,7 @@
 """Prefect flows by DaskExecutor with an address, on the releases of their time."""
 
 import pytest
+
 from harness.releases import PREFECT
 
 

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+
 from harness.cluster import Scheduler, free_port, scheduler_words
 from harness.processes import clean_environment
 from harness.releases import python_of

@@ -127,7 +127,8 @@ fn end_to_end(
     command.envs(variables.iter().map(|(name, path)| (*name, path)));
     command
         .env("OXIDASK_SCHEDULER_CMD", scheduler)
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1");
     tee("pytest", &mut command, interrupt, summary)
 }
 

@@ -92,10 +92,10 @@ def shares_a_key(client, talk):
 def a_large_graph_and_a_small_one(client, talk):
     import dask
 
-    graph = [dask.delayed(inc)(i) for i in range(20_000)]
+    graph = [dask.delayed(inc)(i) for i in range(5_000)]
     talk.tell("submitting")
     total = dask.delayed(sum)(graph).compute()
-    assert total == sum(range(1, 20_001))
+    assert total == sum(range(1, 5_001))
 
 
 def small_ones(client):

@@ -70,7 +70,7 @@ def waits_for_a_worker(client, talk):
 
 
 def a_deadly_task_is_given_up(client, deaths):
-    from distributed import KilledWorker
+    from distributed.scheduler import KilledWorker
 
     deadly = client.submit(die, pure=False, key="deadly")
     harmless = client.submit(inc, 1, pure=False)
@@ -139,14 +139,3 @@ def resources_are_honoured(client, name):
 
 def computes(client, n=100):
     assert client.gather(client.map(inc, range(n), pure=False)) == list(range(1, n + 1))
-
-
-def stealing(client, talk):
-    """All tasks prefer the first worker, by its data; the second one is idle."""
-    first, second = sorted(client.ncores())
-    data = client.submit(lambda: b"x" * 10_000, workers=[first], pure=False)
-    wait(data)
-    tasks = [client.submit(lambda d, i=i: time.sleep(0.1) or i, data, pure=False) for i in range(40)]
-    wait(tasks, timeout=60)
-    holders = {worker for workers in client.who_has(tasks).values() for worker in workers}
-    return len(holders)

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use oxidask_wire::release::Release;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -55,7 +56,7 @@ pub enum DelegateError {
 /// The scheduler's side of asking peers; implemented over its pool of connections.
 pub trait DelegateRpc: Send + Sync + 'static {
     /// Connected peers of exactly this release of `distributed`, in any order.
-    fn delegates(&self, release: &str) -> Vec<Delegate>;
+    fn delegates(&self, release: Release) -> Vec<Delegate>;
 
     /// Resolves when a worker has connected since the call.
     fn worker_added(&self) -> BoxFuture<'_, ()>;
@@ -97,7 +98,7 @@ impl Delegated {
     /// [`HostError::NoBackend`] when none has come within `timeout`; else what happened at the peer.
     pub(super) async fn ask(
         &self,
-        release: &str,
+        release: Release,
         request: &Message,
         timeout: Duration,
     ) -> Result<(Message, Arc<str>), HostError> {
@@ -130,7 +131,7 @@ impl Delegated {
 
     async fn choose(
         &self,
-        release: &str,
+        release: Release,
         tried: &[Arc<str>],
         deadline: Instant,
     ) -> Result<Delegate, HostError> {
@@ -155,7 +156,7 @@ impl Delegated {
             }
             if tokio::time::timeout_at(deadline, added).await.is_err() {
                 return Err(HostError::NoBackend {
-                    release: release.to_owned(),
+                    release,
                     local: "no local Python has it".to_owned(),
                     delegated: "no worker of that release connected in time".to_owned(),
                 });

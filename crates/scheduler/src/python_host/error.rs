@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use oxidask_wire::release::Release;
 
 use super::frames::FrameError;
 
@@ -20,7 +21,7 @@ pub enum HostError {
     )]
     NoBackend {
         /// Release of the client.
-        release: String,
+        release: Release,
         /// Why no local one.
         local: String,
         /// Why no delegate.
@@ -80,7 +81,7 @@ pub struct Raised {
     /// Python at hand could not even make that.
     pub message: Vec<Bytes>,
     /// Release of `distributed` that wrote the message.
-    pub release: String,
+    pub release: Release,
 }
 
 impl HostError {

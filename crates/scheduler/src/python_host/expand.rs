@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use oxidask_key::Key;
+use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::payload::Payload;
+use oxidask_wire::release::Release;
+use oxidask_wire::value::Value;
 use serde::{Deserialize, Serialize};
 
 use super::error::{HostError, Raised};
@@ -22,7 +26,7 @@ pub struct ExpandRequest {
     /// The message-wide `annotations`: a pickle, then its out-of-band buffers.
     pub annotations: Vec<Bytes>,
     /// Release of `distributed` that the client runs.
-    pub release: Arc<str>,
+    pub release: Release,
 }
 
 /// The forms a graph arrives in.
@@ -83,49 +87,12 @@ pub struct ExpandedGraph {
 pub struct ExpandedTask {
     /// Name.
     pub key: Key,
-    /// What to run.
-    pub run_spec: ExpandedSpec,
+    /// What a worker of the client's release is sent to run.
+    pub run_spec: RunSpec,
     /// Tasks of this or earlier graphs whose results it needs.
     pub dependencies: Vec<Key>,
     /// Index into [`ExpandedGraph::annotations`].
     pub annotations: Option<usize>,
-}
-
-/// What a worker of the client's release is sent to run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ExpandedSpec {
-    /// Content of a `__Pickled__` value: since 2023.8.1.
-    Pickled {
-        /// The pickle.
-        pickle: Bytes,
-        /// Out-of-band buffers.
-        buffers: Vec<Bytes>,
-    },
-    /// `function`, `args` and `kwargs`, pickled each: up to 2023.8.0.
-    Call {
-        /// The function.
-        function: ExpandedValue,
-        /// The argument tuple.
-        args: ExpandedValue,
-        /// The keyword arguments, if there are any.
-        kwargs: Option<ExpandedValue>,
-    },
-    /// A `__Serialized__` value, sent as `task`: up to 2023.8.0.
-    Serialized(ExpandedValue),
-}
-
-/// A value inside a run spec up to 2023.8.0.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ExpandedValue {
-    /// `bytes`: a pickle.
-    Pickle(Bytes),
-    /// A `__Serialized__` value.
-    Serialized {
-        /// msgpack.
-        header: Bytes,
-        /// Payload.
-        frames: Vec<Bytes>,
-    },
 }
 
 /// Annotations that one or more tasks have.
@@ -199,7 +166,7 @@ pub(super) struct Status {
 pub(super) fn check_status(
     answer: Message,
     host: &str,
-    release: &str,
+    release: Release,
 ) -> Result<Message, HostError> {
     let status: Status =
         rmp_serde::from_slice(&answer.header).map_err(|error| HostError::garbage(host, error))?;
@@ -210,7 +177,7 @@ pub(super) fn check_status(
         text: status.error,
         traceback: status.traceback,
         message: answer.frames,
-        release: release.to_owned(),
+        release,
     })))
 }
 
@@ -349,52 +316,27 @@ impl Parts {
         (length <= self.small.len()).then(|| self.small.split_to(length))
     }
 
-    fn run_spec(&mut self, kind: u8, count: u32) -> Option<ExpandedSpec> {
+    fn run_spec(&mut self, kind: u8, count: u32) -> Option<RunSpec> {
         let first = self.next()?;
-        let rest = count.checked_sub(1)?;
+        let mut rest = self.several(count.checked_sub(1)?)?;
         Some(match kind {
-            0 => ExpandedSpec::Pickled {
+            0 => RunSpec::Pickled {
                 pickle: first,
-                buffers: self.several(rest)?,
+                buffers: rest,
             },
             1 => {
-                let mut values = std::iter::once(first).chain(self.several(rest)?);
-                let mut pickle = || values.next().map(ExpandedValue::Pickle);
-                ExpandedSpec::Call {
-                    function: pickle()?,
-                    args: pickle()?,
-                    kwargs: pickle(),
+                let mut rest = rest.drain(..);
+                RunSpec::Parts {
+                    function: first,
+                    args: rest.next(),
+                    kwargs: rest.next(),
                 }
             }
-            2 => ExpandedSpec::Serialized(ExpandedValue::Serialized {
-                header: first,
-                frames: self.several(rest)?,
-            }),
-            3 => {
-                let counts: Vec<u32> = rmp_serde::from_slice(&first).ok()?;
-                let values: Vec<_> = counts
-                    .into_iter()
-                    .map(|count| self.value(count))
-                    .collect::<Option<_>>()?;
-                let mut values = values.into_iter();
-                ExpandedSpec::Call {
-                    function: values.next()?,
-                    args: values.next()?,
-                    kwargs: values.next(),
-                }
-            }
+            2 => RunSpec::Serialized(Arc::new(Payload::serialized(
+                Value::decode(&first).ok()?,
+                rest,
+            ))),
             _ => return None,
-        })
-    }
-
-    fn value(&mut self, count: u32) -> Option<ExpandedValue> {
-        let first = self.next()?;
-        Some(match count.checked_sub(1)? {
-            0 => ExpandedValue::Pickle(first),
-            rest => ExpandedValue::Serialized {
-                header: first,
-                frames: self.several(rest)?,
-            },
         })
     }
 

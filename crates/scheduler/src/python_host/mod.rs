@@ -19,13 +19,12 @@ mod source;
 
 use std::sync::Arc;
 
+use oxidask_wire::release::Release;
+
 pub use config::{Mode, PythonHostConfig, UnknownMode};
 pub use delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
 pub use error::{HostError, Raised};
-pub use expand::{
-    Annotations, ExpandRequest, ExpandedGraph, ExpandedSpec, ExpandedTask, ExpandedValue,
-    SubmittedGraph,
-};
+pub use expand::{Annotations, ExpandRequest, ExpandedGraph, ExpandedTask, SubmittedGraph};
 pub use process::Hello;
 
 use delegate::Delegated;
@@ -63,8 +62,8 @@ impl PythonHost {
     /// See [`HostError`]; each fails this graph only.
     pub async fn expand(&self, request: &ExpandRequest) -> Result<ExpandedGraph, HostError> {
         let message = expand::encode_request(request)?;
-        let (answer, host) = self.ask(&request.release, &message).await?;
-        let answer = expand::check_status(answer, &host, &request.release)?;
+        let (answer, host) = self.ask(request.release, &message).await?;
+        let answer = expand::check_status(answer, &host, request.release)?;
         expand::decode_answer(answer, &host)
     }
 
@@ -75,7 +74,7 @@ impl PythonHost {
 
     async fn ask(
         &self,
-        release: &str,
+        release: Release,
         message: &Message,
     ) -> Result<(Message, Arc<str>), HostError> {
         let timeout = self.config.timeout;
@@ -86,7 +85,7 @@ impl PythonHost {
     }
 
     /// Chooses by the mode, the local Python's release, and who is connected.
-    async fn backend(&self, release: &str) -> Result<Backend<'_>, HostError> {
+    async fn backend(&self, release: Release) -> Result<Backend<'_>, HostError> {
         let delegated = self.delegated.as_ref();
         if self.config.mode == Mode::Off {
             return Err(HostError::Off);
@@ -96,7 +95,7 @@ impl PythonHost {
                 Ok(Hello {
                     distributed: Some(has),
                     ..
-                }) if has == release => return Ok(Backend::Local),
+                }) if Release::parse(&has) == Some(release) => return Ok(Backend::Local),
                 Ok(Hello {
                     distributed: Some(has),
                     executable,
@@ -107,7 +106,7 @@ impl PythonHost {
             };
             if self.config.mode == Mode::Local || delegated.is_none() {
                 return Err(HostError::NoBackend {
-                    release: release.to_owned(),
+                    release,
                     local,
                     delegated: "asking workers is turned off".to_owned(),
                 });
@@ -116,7 +115,7 @@ impl PythonHost {
         match delegated {
             Some(peers) => Ok(Backend::Delegated(peers)),
             None => Err(HostError::NoBackend {
-                release: release.to_owned(),
+                release,
                 local: "local processes are turned off (--python-host delegated)".to_owned(),
                 delegated: "asking workers is not possible here".to_owned(),
             }),

@@ -228,7 +228,7 @@ def check_layers(request, expanded):
     for key, (kind, values, dependencies, _) in expanded.items():
         assert set(dependencies) == set(stock["deps"][key]) - {key}, key
         values = [
-            frames[0] if len(frames) == 1 else Serialized(msgpack.unpackb(frames[0], use_list=False), list(frames[1:]))
+            frames[0] if kind == 1 else Serialized(msgpack.unpackb(frames[0], use_list=False), list(frames[1:]))
             for frames in values
         ]
         ours[key] = dict(zip(("function", "args", "kwargs"), values)) if kind == 1 else values[0]

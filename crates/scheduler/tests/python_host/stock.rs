@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_scheduler::python_host::{
-    ExpandRequest, ExpandedGraph, ExpandedSpec, ExpandedValue, Mode, PythonHostConfig,
-    SubmittedGraph,
+    ExpandRequest, ExpandedGraph, Mode, PythonHostConfig, SubmittedGraph,
 };
+use oxidask_wire::message::worker::RunSpec;
 use serde::Deserialize;
 
 /// A release and an interpreter that has it.
@@ -126,7 +125,7 @@ impl Submission {
                     .into_iter()
                     .map(|f| f.into_vec().into())
                     .collect(),
-                release: Arc::from(release.name),
+                release: oxidask_wire::release::Release::parse(release.name).expect("a release"),
             },
         }
     }
@@ -144,22 +143,21 @@ impl Submission {
             .iter()
             .map(|task| {
                 let (kind, values) = match &task.run_spec {
-                    ExpandedSpec::Pickled { pickle, buffers } => {
+                    RunSpec::Pickled { pickle, buffers } => {
                         (0, vec![own(std::iter::once(pickle).chain(buffers))])
                     }
-                    ExpandedSpec::Call {
+                    RunSpec::Parts {
                         function,
                         args,
                         kwargs,
-                    } => (
-                        1,
-                        [function, args]
-                            .into_iter()
-                            .chain(kwargs)
-                            .map(value)
-                            .collect(),
-                    ),
-                    ExpandedSpec::Serialized(task) => (2, vec![value(task)]),
+                    } => {
+                        let values = std::iter::once(function).chain(args).chain(kwargs);
+                        (1, values.map(|value| own([value])).collect())
+                    }
+                    RunSpec::Serialized(task) => {
+                        let header = std::iter::once(task.header_bytes());
+                        (2, vec![own(header.chain(task.frames()))])
+                    }
                 };
                 let annotations = task
                     .annotations
@@ -174,13 +172,6 @@ impl Submission {
 
 fn own<'a>(frames: impl IntoIterator<Item = &'a Bytes>) -> Vec<serde_bytes::ByteBuf> {
     frames.into_iter().map(|f| f.to_vec().into()).collect()
-}
-
-fn value(value: &ExpandedValue) -> Vec<serde_bytes::ByteBuf> {
-    match value {
-        ExpandedValue::Pickle(pickle) => own([pickle]),
-        ExpandedValue::Serialized { header, frames } => own(std::iter::once(header).chain(frames)),
-    }
 }
 
 impl Drop for Submission {

@@ -7,8 +7,9 @@ packed layers (2020.12.0 to 2023.3.2.1). The answer has one layout for all of th
 import pickle
 from array import array
 
+from distributed.protocol import deserialize, loads, serialize
 from distributed.protocol import pickle as distributed_pickle
-from distributed.protocol.serialize import Serialize, Serialized, serialize
+from distributed.protocol.serialize import Serialize, Serialized
 
 from .errors import encode_message
 from .frames import decode, encode
@@ -20,9 +21,6 @@ LARGE_PART = 1 << 16
 PICKLED = 0  # a pickle, then its out-of-band buffers
 CALL = 1  # pickles of function, args and, if there are three, kwargs
 SERIALIZED = 2  # header (msgpack), then frames
-# As CALL, but some of the values are not pickles but serialised values: first a msgpack array of the
-# number of parts of each value, then the parts; a value of one part is a pickle, else as SERIALIZED.
-MIXED_CALL = 3
 
 
 def expand(request, frames):
@@ -45,8 +43,6 @@ def expand(request, frames):
 
 
 def _load(request, frames):
-    from distributed.protocol import deserialize, loads
-
     parts = request["frames"]
     graph = frames[: parts["graph"]]
     rest = frames[parts["graph"] :]
@@ -224,14 +220,14 @@ def _dump_legacy(task):
         task = dumps_task(task)
     if not isinstance(task, dict) or "function" not in task:
         return SERIALIZED, _serialized(task)
-    values = [task[name] for name in ("function", "args", "kwargs") if name in task]
-    if all(isinstance(value, (bytes, bytearray, memoryview)) for value in values):
-        return CALL, values
-    parts = [
-        _serialized(value) if isinstance(value, (Serialize, Serialized)) else [value]
-        for value in values
-    ]
-    return MIXED_CALL, [encode([len(p) for p in parts])] + sum(parts, [])
+    return CALL, [_pickled(task[name]) for name in ("function", "args", "kwargs") if name in task]
+
+
+def _pickled(value):
+    """A serialised value (arguments in which there may be more of them) as one pickle."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return value
+    return distributed_pickle.dumps(deserialize(*serialize(value)))
 
 
 def _serialized(value):

@@ -227,6 +227,14 @@ pub enum Event {
         /// Cause.
         stimulus_id: StimulusId,
     },
+    /// Forget the results of these tasks and compute them again as far as they are needed: the data
+    /// of a P2P shuffle is gone although its tasks are done. Unknown keys are passed over.
+    RecomputeTasks {
+        /// What.
+        keys: Vec<Key>,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
     /// Pin keys to workers (`set_restrictions`); no addresses lifts the restriction.
     SetRestrictions {
         /// Addresses allowed for each key.

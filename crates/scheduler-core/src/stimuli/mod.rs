@@ -168,6 +168,10 @@ impl Scheduler {
                 self.set_stimulus(stimulus_id, "reschedule");
                 self.reschedule(worker, &key);
             }
+            Event::RecomputeTasks { keys, stimulus_id } => {
+                self.set_stimulus(stimulus_id, "recompute");
+                self.recompute_tasks(&keys);
+            }
             Event::ReleaseWorkerData {
                 worker,
                 key,

@@ -133,6 +133,19 @@ impl Scheduler {
         self.fill_open_slots();
     }
 
+    /// Releases tasks that are done or under way; those that are needed run again.
+    pub(super) fn recompute_tasks(&mut self, keys: &[Key]) {
+        for key in keys {
+            if let Some(id) = self.tasks.id(key)
+                && self.tasks[id].state != TaskState::Erred
+            {
+                self.recommend(id, TaskState::Released);
+            }
+        }
+        self.run_recommendations();
+        self.fill_open_slots();
+    }
+
     /// Runs the task anew, unless it has left the worker that asks.
     pub(crate) fn reschedule(&mut self, worker: Option<WorkerId>, key: &Key) {
         let Some(id) = self.tasks.id(key) else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::ids::Timestamp;
 use oxidask_wire::value::Value;
 use tokio::sync::watch;
@@ -41,6 +42,8 @@ pub struct Context {
     pub releases: Releases,
     /// How many want messages of finished tasks kept whole (task stream, plugins).
     pub recorders: AtomicUsize,
+    /// How many want to know of every transition.
+    pub transition_observers: parking_lot::Mutex<usize>,
     /// Graphs that are being expanded.
     pub active_graphs: AtomicUsize,
     /// Subscribers of `subscribe_worker_status`.
@@ -114,6 +117,26 @@ impl Context {
     /// Whether messages of finished tasks are to be kept whole.
     pub fn is_recording(&self) -> bool {
         self.recorders.load(Ordering::Relaxed) > 0
+    }
+
+    /// Has [`Extension::transition`] called from now on, until [`Self::unobserve_transitions`] was
+    /// called as often.
+    pub fn observe_transitions(&self) {
+        // The core is told under the lock, so that it hears in the order of the counts.
+        let mut observers = self.transition_observers.lock();
+        *observers += 1;
+        if *observers == 1 {
+            self.core.send(Event::ObserveTransitions { enabled: true });
+        }
+    }
+
+    /// Takes one [`Self::observe_transitions`] back.
+    pub fn unobserve_transitions(&self) {
+        let mut observers = self.transition_observers.lock();
+        *observers = observers.saturating_sub(1);
+        if *observers == 0 {
+            self.core.send(Event::ObserveTransitions { enabled: false });
+        }
     }
 
     /// Writes an entry to the event log (`Client.get_events`, topic subscribers).

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod context;
 pub mod core_thread;
 pub mod exceptions;
+pub mod extensions;
 pub mod graph_intake;
 pub mod handlers;
 pub mod hooks;

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::clients::ClientTable;
 use crate::context::{Context, Identity, Shutdown};
+use crate::extensions::Extensions;
 use crate::hooks::Extension;
 use crate::nannies::NannyTable;
 use crate::observers::{Observed, ObserverReceiver};
@@ -162,6 +163,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         plugins: PluginStore::default(),
         releases: Releases::new(policy.memory.clone()),
         recorders: AtomicUsize::new(0),
+        transition_observers: parking_lot::Mutex::default(),
         active_graphs: AtomicUsize::new(0),
         status_feed: StatusFeed::default(),
         identity: Identity {
@@ -194,8 +196,8 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
 }
 
 /// The extensions, with their ops registered.
-fn extensions(_config: &Config, rpc: &mut RpcTable) -> Vec<Arc<dyn Extension>> {
-    let extensions: Vec<Arc<dyn Extension>> = Vec::new();
+fn extensions(config: &Config, rpc: &mut RpcTable) -> Vec<Arc<dyn Extension>> {
+    let extensions = Extensions::new(config).all;
     for extension in &extensions {
         Arc::clone(extension).register(rpc);
     }

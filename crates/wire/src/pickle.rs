@@ -260,6 +260,11 @@ text_exceptions! {
     os_error => "builtins"."OSError",
     /// `asyncio.TimeoutError`, which since Python 3.11 is the built-in one.
     timeout_error => "asyncio"."TimeoutError",
+    /// `IndexError`.
+    index_error => "builtins"."IndexError",
+    /// `distributed.shuffle._exceptions.P2PConsistencyError` (since 2024.6.0): a request of a shuffle
+    /// that is over; workers then give the task back.
+    p2p_consistency_error => "distributed.shuffle._exceptions"."P2PConsistencyError",
     /// `distributed.comm.CommClosedError`.
     comm_closed => "distributed.comm.core"."CommClosedError",
 }

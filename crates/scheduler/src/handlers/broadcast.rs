@@ -99,6 +99,12 @@ fn select(context: &Context, workers: Option<&[String]>, hosts: Option<&[String]
     targets
 }
 
+/// The workers of these addresses.
+pub fn targets(context: &Context, addresses: &[Arc<str>]) -> Vec<Target> {
+    let target = |address: &Arc<str>| Target::new(context, address);
+    addresses.iter().map(target).collect()
+}
+
 /// Every worker.
 pub fn all(context: &Context) -> Vec<Target> {
     let workers = context.workers.all().into_iter();

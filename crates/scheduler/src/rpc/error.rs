@@ -36,6 +36,8 @@ impl RpcError {
         timeout => timeout_error, "TimeoutError";
         os_error => os_error, "OSError";
         comm_closed => comm_closed, "CommClosedError";
+        index_error => index_error, "IndexError";
+        p2p_consistency => p2p_consistency_error, "P2PConsistencyError";
     }
 
     /// The caller raises `KeyError(key)`.

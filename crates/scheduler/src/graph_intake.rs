@@ -1,14 +1,156 @@
-//! From each era's submission to a [`GraphUpdate`](oxidask_scheduler_core::graph::GraphUpdate):
-//! natively where possible, through the Python host where not.
+//! From each era's submission to a [`GraphUpdate`]: natively where possible, through the Python
+//! host where not.
+//!
+//! One file per era: `g1` (≤ 2.30.1, one dump per task), `g2` (2020.12.0 – 2023.3.2.1, layers),
+//! `g3` (2023.4.0 – 2025.3.1, pickled `HighLevelGraph`), `g4` (≥ 2025.4.0, pickled expression).
+//! `fields` reads what they have in common, `options` what is asked for single tasks.
+
+mod fields;
+mod g1;
+mod g4;
+mod options;
+mod split;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use oxidask_key::Key;
+use oxidask_scheduler_core::effect::{ClientMsg, TaskError};
+use oxidask_scheduler_core::event::Event;
+use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask};
+use oxidask_scheduler_core::opaque::Opaque;
+use oxidask_wire::message::ErrorObject;
+use oxidask_wire::pickle::Exception;
+use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use crate::clients::ClientEntry;
+use crate::clock;
 use crate::context::Context;
+use crate::releases::compatibility;
+use fields::Fields;
 
-/// Takes a graph in; what cannot be taken in is told to the client as failed tasks.
-pub async fn update_graph(_context: &Arc<Context>, client: &Arc<ClientEntry>, _message: Value) {
-    tracing::error!("graphs of client {} are not supported yet", client.name);
+/// First release whose clients want a graph with lost dependencies refused as a whole.
+const REFUSES_LOST: Release = Release::new(2025, 3, 0);
+
+/// Why a graph was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    /// The message is not what its era sends.
+    #[error("malformed graph submission: {0}")]
+    Malformed(String),
+    /// The graph cannot be read.
+    #[error(transparent)]
+    Intake(#[from] oxidask_graph::IntakeError),
+    /// It needs Python, and there is none.
+    #[error("this graph can only be expanded by Python ({reason}), and {host}")]
+    NeedsPython {
+        /// Why.
+        reason: String,
+        /// What is wrong with the Python host.
+        host: String,
+    },
+}
+
+/// Tasks of a submission, before they go to the core.
+struct Taken {
+    tasks: Vec<NewTask>,
+}
+
+/// Takes a graph in. When that fails, every key the client wants fails with the reason, as in
+/// stock, and nothing else notices.
+pub async fn update_graph(context: &Arc<Context>, client: &Arc<ClientEntry>, message: Value) {
+    context.active_graphs.fetch_add(1, Ordering::Relaxed);
+    let result = take_in(context, client, message).await;
+    context.active_graphs.fetch_sub(1, Ordering::Relaxed);
+    if let Err((keys, error)) = result {
+        tracing::error!(target: "distributed.scheduler", "graph of client {}: {error}", client.name);
+        refuse(client, keys, &error);
+    }
+}
+
+async fn take_in(
+    context: &Arc<Context>,
+    client: &Arc<ClientEntry>,
+    mut message: Value,
+) -> Result<(), (Vec<Key>, GraphError)> {
+    let received = clock::now();
+    let release = match &client.connection {
+        Some(connection) => connection.release,
+        None => Release::NEWEST,
+    };
+    let mut fields = match Fields::take(&mut message) {
+        Ok(fields) => fields,
+        Err(error) => return Err((Vec::new(), error)),
+    };
+    let taken = match expand(context, release, &mut message, &mut fields).await {
+        Ok(taken) => taken,
+        Err(error) => return Err((fields.keys, error)),
+    };
+    let update = GraphUpdate {
+        client: client.id,
+        tasks: taken.tasks,
+        keys: fields.keys,
+        submitting_task: fields.submitting_task,
+        fifo_timeout: fields.fifo_timeout,
+        user_priority: fields.user_priority,
+        lost_dependencies: if release >= REFUSES_LOST {
+            LostDependencies::RefuseGraph
+        } else {
+            LostDependencies::DropTasks
+        },
+        received,
+        release: compatibility(release).into(),
+        stimulus_id: format!("update-graph-{}", received.0).into(),
+    };
+    context.core.send(Event::UpdateGraph(Box::new(update)));
+    Ok(())
+}
+
+/// Finds the era by what is in the message.
+async fn expand(
+    context: &Arc<Context>,
+    release: Release,
+    message: &mut Value,
+    fields: &mut Fields,
+) -> Result<Taken, GraphError> {
+    if let Some(expr) = message.remove("expr_ser") {
+        return g4::expand(context, release, &expr, fields).await;
+    }
+    if message.get("graph_header").is_some() {
+        return Err(unsupported("pickled HighLevelGraph"));
+    }
+    if message.get("hlg").is_some_and(|hlg| !hlg.is_nil()) {
+        return Err(unsupported("packed layers"));
+    }
+    g1::expand(message, fields)
+}
+
+fn unsupported(form: &str) -> GraphError {
+    GraphError::NeedsPython {
+        reason: form.to_owned(),
+        host: "this form is not supported yet".to_owned(),
+    }
+}
+
+/// Fails every wanted key with the reason.
+fn refuse(client: &ClientEntry, keys: Vec<Key>, error: &GraphError) {
+    let Some(connection) = &client.connection else {
+        return;
+    };
+    let exception = Exception::runtime_error(error.to_string());
+    let text: Arc<str> = exception.repr().into();
+    let exception = Opaque::new(ErrorObject::Pickle(exception.pickle()));
+    let erred = |key| ClientMsg::TaskErred {
+        key,
+        error: TaskError::Remote {
+            exception: exception.clone(),
+            traceback: None,
+            exception_text: Arc::clone(&text),
+            traceback_text: Arc::default(),
+        },
+    };
+    connection
+        .outbox
+        .send_core(keys.into_iter().map(erred).collect());
 }

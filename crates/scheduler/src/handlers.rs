@@ -1,6 +1,7 @@
 //! The ops of the scheduler itself, one file per op or family, and their table.
 
 pub mod broadcast;
+pub mod gather;
 pub mod identity;
 pub mod idle;
 pub mod plugins;
@@ -13,6 +14,7 @@ use crate::rpc::RpcTable;
 pub fn register(table: &mut RpcTable) {
     table.add("identity", identity::identity);
     table.add("broadcast", broadcast::broadcast);
+    table.add("gather", gather::gather);
     table.add("proxy", broadcast::proxy);
     table.add("register_worker_plugin", plugins::register_worker_plugin);
     table.add(

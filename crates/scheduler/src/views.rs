@@ -1,7 +1,14 @@
 //! Questions to the core, in the form handlers want the answers.
 
+use std::sync::Arc;
+
+use oxidask_key::Key;
 use oxidask_scheduler_core::effect::{LoggedEvent, PlainValue};
+use oxidask_scheduler_core::ids::WorkerId;
+use oxidask_scheduler_core::worker::WorkerStatus;
 use oxidask_wire::value::Value;
+
+use crate::core_thread::{CoreHandle, CoreStopped};
 
 /// An entry of the event log that the core made, as peers see it.
 pub fn logged_event(event: LoggedEvent) -> Value {
@@ -40,4 +47,69 @@ fn plain(value: PlainValue) -> Value {
         PlainValue::Keys(keys) => Value::array(keys),
         PlainValue::Bool(flag) => flag.into(),
     }
+}
+
+/// What handlers ask about a worker.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerStateView {
+    /// Its status.
+    pub status: WorkerStatus,
+    /// Abstract resources it offers.
+    pub resources: Vec<(Arc<str>, f64)>,
+}
+
+/// Status and resources of these workers, in their order; defaults for those that are gone.
+///
+/// # Errors
+/// When the core has stopped.
+pub async fn worker_states(
+    core: &CoreHandle,
+    ids: Vec<WorkerId>,
+) -> Result<Vec<WorkerStateView>, CoreStopped> {
+    core.query(move |state| {
+        let view = |id: WorkerId| match state.worker(id) {
+            Some(worker) => WorkerStateView {
+                status: worker.status(),
+                resources: worker.resources().to_vec(),
+            },
+            None => WorkerStateView {
+                status: WorkerStatus::Closed,
+                resources: Vec::new(),
+            },
+        };
+        ids.into_iter().map(view).collect()
+    })
+    .await
+}
+
+/// Addresses of the holders of each key; none for unknown keys.
+///
+/// # Errors
+/// When the core has stopped.
+pub async fn who_has(
+    core: &CoreHandle,
+    keys: Vec<Key>,
+) -> Result<Vec<(Key, Vec<Arc<str>>)>, CoreStopped> {
+    core.query(move |state| {
+        let holders = |key: Key| {
+            let task = state.task(&key);
+            let holders = task.iter().flat_map(|task| task.who_has());
+            let holders = holders.map(|worker| Arc::clone(worker.address())).collect();
+            (key, holders)
+        };
+        keys.into_iter().map(holders).collect()
+    })
+    .await
+}
+
+/// Addresses of the workers that take tasks.
+///
+/// # Errors
+/// When the core has stopped.
+pub async fn running_workers(core: &CoreHandle) -> Result<Vec<Arc<str>>, CoreStopped> {
+    core.query(|state| {
+        let running = state.running();
+        running.map(|worker| Arc::clone(worker.address())).collect()
+    })
+    .await
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use oxidask_scheduler_core::ids::WorkerId;
 use oxidask_scheduler_core::worker::WorkerStatus;
 use oxidask_wire::value::Value;
 
 use crate::context::Context;
 use crate::rpc::{Call, Reply};
+use crate::views;
 use crate::workers::WorkerEntry;
 
 /// The op. `n_workers` (≥ 2025.4.0): at most so many workers in detail, −1 for all.
@@ -52,13 +54,13 @@ pub async fn worker_identities(
     context: &Context,
     workers: &[Arc<WorkerEntry>],
 ) -> Result<Vec<(Arc<str>, Value)>, crate::core_thread::CoreStopped> {
-    let _ = context;
-    let entry = |worker: &Arc<WorkerEntry>| {
-        let info = &worker.info;
-        let identity = worker_identity(worker, info.status, info.resources.clone());
-        (Arc::clone(&info.address), identity)
+    let ids: Vec<WorkerId> = workers.iter().map(|w| w.id).collect();
+    let states = views::worker_states(&context.core, ids).await?;
+    let entry = |(worker, state): (&Arc<WorkerEntry>, views::WorkerStateView)| {
+        let identity = worker_identity(worker, state.status, state.resources);
+        (Arc::clone(&worker.info.address), identity)
     };
-    Ok(workers.iter().map(entry).collect())
+    Ok(workers.iter().zip(states).map(entry).collect())
 }
 
 /// One entry of `identity.workers`.

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::handlers::identity::worker_identity;
 use crate::handlers::worker::metrics_of;
 use crate::outbox::Outbox;
+use crate::releases::compatibility;
 use crate::rpc::{self, Call, RpcError};
 use crate::session::{release_of, stimulus, time_delay};
 use crate::versions;
@@ -60,7 +61,7 @@ pub(super) async fn register(
     let value = |name: &str| call.args.get(name).cloned().unwrap_or_default();
     let versions = value("versions");
     let release = release_of(&versions);
-    info.release = release.to_string().into();
+    info.release = compatibility(release).into();
     context.releases.note(call.caller.ip, release);
     if context.workers.is_taken(&info.address, &info.name) {
         // It may be one whose end is just being handled.

@@ -1,0 +1,103 @@
+//! What the submissions of all eras have in common.
+
+use std::collections::HashMap;
+
+use oxidask_key::Key;
+use oxidask_wire::value::Value;
+
+use super::GraphError;
+use crate::rpc::keys_of;
+
+/// Common fields, as the core wants them.
+#[derive(Debug)]
+pub(super) struct Fields {
+    /// Outputs.
+    pub(super) keys: Vec<Key>,
+    /// Order numbers that the client computed.
+    pub(super) order: Option<HashMap<Key, i64>>,
+    /// The task that submits.
+    pub(super) submitting_task: Option<Key>,
+    /// Seconds.
+    pub(super) fifo_timeout: f64,
+    /// For tasks without one of their own.
+    pub(super) user_priority: f64,
+    /// Whose results stay on their workers.
+    pub(super) actors: Actors,
+    /// Annotations of the whole submission; a map, or a pickled one.
+    pub(super) annotations: Value,
+}
+
+/// `actors` of a submission.
+#[derive(Debug)]
+pub(super) enum Actors {
+    /// None, or all outputs.
+    All(bool),
+    /// These.
+    Keys(Vec<Key>),
+}
+
+impl Fields {
+    /// Takes them out of the message.
+    pub(super) fn take(message: &mut Value) -> Result<Self, GraphError> {
+        // A map of them (≤ 2.30.1) is read with the other wishes for single tasks.
+        let user_priority = message.get("user_priority").and_then(Value::as_f64);
+        let malformed =
+            |what: &str| GraphError::Malformed(format!("`{what}` is not what it should be"));
+        let mut take = |name: &str| message.remove(name).unwrap_or_default();
+        let keys = match take("keys") {
+            Value::Nil => Vec::new(),
+            keys => keys_of(&keys).ok_or_else(|| malformed("keys"))?,
+        };
+        // `priority` up to 2023.3.2.1, then `internal_priority`.
+        let order = match (take("internal_priority"), take("priority")) {
+            (Value::Nil, Value::Nil) => None,
+            (Value::Nil, order) | (order, _) => {
+                Some(numbers(&order).ok_or_else(|| malformed("priority"))?)
+            }
+        };
+        let fifo_timeout = match take("fifo_timeout") {
+            Value::Str(text) => oxidask_config::parse_timedelta(&text, "s").unwrap_or(0.0),
+            number => number.as_f64().unwrap_or(0.0),
+        };
+        let actors = match take("actors") {
+            Value::Nil => Actors::All(false),
+            flag if flag.as_bool().is_some() => Actors::All(flag.as_bool().unwrap_or(false)),
+            keys => Actors::Keys(keys_of(&keys).ok_or_else(|| malformed("actors"))?),
+        };
+        Ok(Self {
+            keys,
+            order,
+            submitting_task: take("submitting_task")
+                .to_key()
+                .filter(|key| *key != Key::None),
+            fifo_timeout,
+            user_priority: user_priority.unwrap_or(0.0),
+            actors,
+            annotations: take("annotations"),
+        })
+    }
+
+    /// Whether the result of `key` stays on its worker.
+    pub(super) fn is_actor(&self, key: &Key) -> bool {
+        match &self.actors {
+            Actors::All(false) => false,
+            Actors::All(true) => self.keys.contains(key),
+            Actors::Keys(keys) => keys.contains(key),
+        }
+    }
+
+    /// Whether any result stays on its worker.
+    pub(super) fn has_actors(&self) -> bool {
+        match &self.actors {
+            Actors::All(all) => *all,
+            Actors::Keys(keys) => !keys.is_empty(),
+        }
+    }
+}
+
+fn numbers(map: &Value) -> Option<HashMap<Key, i64>> {
+    map.as_map()?
+        .iter()
+        .map(|(key, number)| Some((key.to_key()?, number.as_f64()? as i64)))
+        .collect()
+}

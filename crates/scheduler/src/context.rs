@@ -14,6 +14,7 @@ use crate::hooks::Extension;
 use crate::nannies::NannyTable;
 use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
+use crate::python_host::PythonService;
 use crate::releases::Releases;
 use crate::rpc::RpcTable;
 use crate::settings::Settings;
@@ -34,6 +35,8 @@ pub struct Context {
     pub peers: PeerPool,
     /// Ops.
     pub rpc: RpcTable,
+    /// Python for what only Python can do.
+    pub python: Arc<PythonService>,
     /// Extensions, in order of registration.
     pub extensions: Vec<Arc<dyn Extension>>,
     /// Worker, nanny and scheduler plugins.

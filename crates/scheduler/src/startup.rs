@@ -21,6 +21,7 @@ use crate::nannies::NannyTable;
 use crate::observers::{Observed, ObserverReceiver};
 use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
+use crate::python_host::PythonService;
 use crate::releases::Releases;
 use crate::rpc::RpcTable;
 use crate::settings::{Settings, accept_policy, core_config};
@@ -151,7 +152,8 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     let policy = accept_policy(&config);
     let mut rpc = RpcTable::default();
     handlers::register(&mut rpc);
-    let extensions = extensions(&config, &mut rpc);
+    let python = PythonService::new(&config);
+    let extensions = extensions(&config, &mut rpc, &python);
     let context = Arc::new(Context {
         core,
         peers: PeerPool::new(Arc::clone(&workers), settings.connect_timeout),
@@ -159,6 +161,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         clients: ClientTable::default(),
         nannies: NannyTable::default(),
         rpc,
+        python,
         extensions,
         plugins: PluginStore::default(),
         releases: Releases::new(policy.memory.clone()),
@@ -196,8 +199,13 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
 }
 
 /// The extensions, with their ops registered.
-fn extensions(config: &Config, rpc: &mut RpcTable) -> Vec<Arc<dyn Extension>> {
-    let extensions = Extensions::new(config).all;
+fn extensions(
+    config: &Config,
+    rpc: &mut RpcTable,
+    python: &Arc<PythonService>,
+) -> Vec<Arc<dyn Extension>> {
+    let mut extensions = Extensions::new(config).all;
+    extensions.push(Arc::clone(python) as _);
     for extension in &extensions {
         Arc::clone(extension).register(rpc);
     }

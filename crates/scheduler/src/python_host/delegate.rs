@@ -59,7 +59,7 @@ pub trait DelegateRpc: Send + Sync + 'static {
     fn delegates(&self, release: Release) -> Vec<Delegate>;
 
     /// Resolves when a worker has connected since the call.
-    fn worker_added(&self) -> BoxFuture<'_, ()>;
+    fn worker_added(&self) -> BoxFuture<'static, ()>;
 
     /// Sends `{op: "run", function, args, wait: true}` to `address`; returns the frames, joined, of
     /// the `bytes` object that is the `result` of the answer.
@@ -68,7 +68,7 @@ pub trait DelegateRpc: Send + Sync + 'static {
         address: &str,
         function: Bytes,
         args: Bytes,
-    ) -> BoxFuture<'_, Result<Bytes, DelegateError>>;
+    ) -> BoxFuture<'static, Result<Bytes, DelegateError>>;
 }
 
 /// Asks peers.

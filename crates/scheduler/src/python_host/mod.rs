@@ -3,7 +3,8 @@
 //! Some submissions are pickled Python objects whose meaning only their own code knows (DataFrame
 //! expressions, parts of array and bag). [`PythonHost`] has them expanded into single tasks, by a
 //! process of our own ([`process`], [`pool`]) or by a connected peer ([`delegate`]); both run the
-//! same sources (`python/`), which travel inside this binary. Nothing is ever unpickled in this
+//! same sources (`python/`), which travel inside this binary. [`service`] connects it with the rest of
+//! the scheduler. Nothing is ever unpickled in this
 //! process, and with mode `off` nowhere on behalf of the scheduler.
 //!
 //! Whatever that code does (raise, crash, hang, answer nonsense) fails the one request it worked on.
@@ -15,6 +16,7 @@ mod expand;
 mod frames;
 mod pool;
 mod process;
+mod service;
 mod source;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ pub use delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
 pub use error::{HostError, Raised};
 pub use expand::{Annotations, ExpandRequest, ExpandedGraph, ExpandedTask, SubmittedGraph};
 pub use process::Hello;
+pub use service::PythonService;
 
 use delegate::Delegated;
 use frames::Message;

@@ -59,6 +59,7 @@ pub(super) async fn close(running: Running, reason: &str) {
         }
     };
     let _ = tokio::time::timeout(FAREWELL, all_gone).await;
+    context.python.close();
     tasks.abort_all();
     context.core.stop().await;
     tracing::info!(target: "distributed.scheduler", "Stopped scheduler at '{}'", context.identity.address);

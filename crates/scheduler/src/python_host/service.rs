@@ -1,0 +1,185 @@
+//! The Python host inside the scheduler process: its settings, and the peers it may ask.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::Bytes;
+use oxidask_config::Config;
+use oxidask_wire::release::Release;
+use oxidask_wire::value::Value;
+use tokio::sync::watch;
+
+use super::config::{Mode, PythonHostConfig};
+use super::delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
+use super::{ExpandRequest, ExpandedGraph};
+use super::{HostError, PythonHost};
+use crate::clock;
+use crate::context::Context;
+use crate::hooks::Extension;
+use crate::peers::PeerError;
+use crate::rpc::RpcTable;
+use crate::workers::WorkerEntry;
+
+/// Bytes that the answer of a delegate may have once its frames are joined and decompressed.
+const MAX_DELEGATE_ANSWER: usize = 8 << 30;
+
+/// The Python host of a running scheduler.
+pub struct PythonService {
+    host: PythonHost,
+    peers: Arc<ConnectedPeers>,
+}
+
+impl PythonService {
+    /// Reads the settings; starts nothing.
+    pub fn new(config: &Config) -> Arc<Self> {
+        let peers = Arc::new(ConnectedPeers {
+            context: OnceLock::new(),
+            added: watch::Sender::new(()),
+        });
+        let delegates: Arc<dyn DelegateRpc> = Arc::clone(&peers) as _;
+        Arc::new(Self {
+            host: PythonHost::new(settings(config), Some(delegates)),
+            peers,
+        })
+    }
+
+    /// See [`PythonHost::expand`].
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn expand(&self, request: &ExpandRequest) -> Result<ExpandedGraph, HostError> {
+        self.host.expand(request).await
+    }
+
+    /// Ends all processes.
+    pub fn close(&self) {
+        self.host.close();
+    }
+}
+
+/// The settings below `oxidask.python-host`.
+fn settings(config: &Config) -> PythonHostConfig {
+    let default = PythonHostConfig::default();
+    let key = |name: &str| format!("oxidask.python-host.{name}");
+    let duration = |name: &str, default| config.seconds(&key(name)).map_or(default, clock::seconds);
+    let mode = config.str(&key("mode"));
+    PythonHostConfig {
+        // The table of keys admits only the words that are modes.
+        mode: mode
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(Mode::Auto),
+        python: config.str(&key("python")).map(Into::into),
+        timeout: duration("timeout", default.timeout),
+        ..default
+    }
+}
+
+impl Extension for PythonService {
+    fn register(self: Arc<Self>, _table: &mut RpcTable) {}
+
+    fn started(&self, context: &Arc<Context>) {
+        let _ = self.peers.context.set(Arc::downgrade(context));
+    }
+
+    fn worker_added(&self, _context: &Arc<Context>, _worker: &Arc<WorkerEntry>) {
+        self.peers.added.send_replace(());
+    }
+}
+
+/// Registered workers and their nannies.
+struct ConnectedPeers {
+    context: OnceLock<Weak<Context>>,
+    added: watch::Sender<()>,
+}
+
+impl ConnectedPeers {
+    fn context(&self) -> Option<Arc<Context>> {
+        self.context.get()?.upgrade()
+    }
+}
+
+impl DelegateRpc for ConnectedPeers {
+    fn delegates(&self, release: Release) -> Vec<Delegate> {
+        let Some(context) = self.context() else {
+            return Vec::new();
+        };
+        let workers = context.workers.all();
+        let of_release = workers.iter().filter(|worker| worker.release == release);
+        of_release
+            .flat_map(|worker| {
+                let nanny = worker.info.nanny.as_ref().map(|address| (address, true));
+                nanny
+                    .into_iter()
+                    .chain(std::iter::once((&worker.info.address, false)))
+            })
+            .map(|(address, is_nanny)| Delegate {
+                address: Arc::clone(address),
+                is_nanny,
+            })
+            .collect()
+    }
+
+    fn worker_added(&self) -> BoxFuture<'static, ()> {
+        let mut added = self.added.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as the scheduler.
+            let _ = added.changed().await;
+        })
+    }
+
+    fn run(
+        &self,
+        address: &str,
+        function: Bytes,
+        args: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, DelegateError>> {
+        let context = self.context();
+        let address = address.to_owned();
+        Box::pin(async move {
+            let context =
+                context.ok_or_else(|| DelegateError::Unreachable("shutting down".to_owned()))?;
+            let request = Value::map([
+                ("op", Value::from("run")),
+                ("function", Value::Bin(function)),
+                ("args", Value::Bin(args)),
+                ("wait", true.into()),
+            ]);
+            let answer = context.peers.ask(&address, &request).await;
+            result_of_run(answer?)
+        })
+    }
+}
+
+/// The bytes that a `run` returned.
+fn result_of_run(answer: Value) -> Result<Bytes, DelegateError> {
+    let refused = |reason: &str| DelegateError::Refused(reason.to_owned());
+    if answer.get("status").and_then(Value::as_str) != Some("OK") {
+        let text = answer.get("exception_text").or_else(|| answer.get("text"));
+        return Err(refused(match text.and_then(Value::as_str) {
+            Some(text) => text,
+            None => "it does not run code for the scheduler",
+        }));
+    }
+    match answer.get("result") {
+        Some(Value::Bin(bytes)) => Ok(bytes.clone()),
+        Some(Value::Payload(payload)) => payload
+            .as_plain_bytes(MAX_DELEGATE_ANSWER)
+            .ok()
+            .flatten()
+            .ok_or_else(|| refused("its answer is no bytes object")),
+        _ => Err(refused("its answer has no result")),
+    }
+}
+
+impl From<PeerError> for DelegateError {
+    fn from(error: PeerError) -> Self {
+        match &error {
+            PeerError::Connect(_) => Self::Unreachable(error.to_string()),
+            PeerError::Remote(map) => {
+                let text = map.get("exception_text").or_else(|| map.get("text"));
+                let text = text.and_then(Value::as_str);
+                Self::Refused(text.unwrap_or("its handler raised").to_owned())
+            }
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+}

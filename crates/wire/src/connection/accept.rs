@@ -20,7 +20,8 @@ pub struct AcceptPolicy {
     pub limits: Limits,
     /// How long a caller may stay silent before it is greeted.
     pub grace: Duration,
-    /// How long the newer greeting may stay unanswered before the caller is taken for an older one.
+    /// How long the newer greeting may stay unanswered before the caller is taken for an older one
+    /// (not applied to addresses that have only ever answered the newer greeting).
     pub unanswered: Duration,
     /// How a silent caller is greeted when nothing is known of its address: [`Generation::M3`] for
     /// 2021.03.0 – 2023.7.1, [`Generation::M1`] for 2.23.0 – 2021.02.0.
@@ -40,7 +41,7 @@ impl Default for AcceptPolicy {
         Self {
             limits: Limits::default(),
             grace: Duration::from_millis(60),
-            unanswered: Duration::from_millis(500),
+            unanswered: Duration::from_secs(1),
             silent: Generation::M3,
             handshake_timeout: Duration::from_secs(30),
             pickle_protocol: 5,
@@ -199,11 +200,18 @@ impl Acceptor<'_> {
                 memory.note_refused(self.ip, greeting);
                 return Err(AcceptError::Unanswered);
             }
-            Ok(Err(ReadError::Closed)) => {
-                memory.note_refused(self.ip, greeting);
-                return Err(AcceptError::ClosedEarly);
+            // A newer peer closes when it is greeted as an older one; an older one never closes but
+            // waits for more, so that a close after the newer greeting says nothing.
+            Ok(Err(error)) => {
+                if !greeting.has_total_length() {
+                    memory.note_refused(self.ip, greeting);
+                }
+                return Err(match error {
+                    ReadError::Closed => AcceptError::ClosedEarly,
+                    other => other.into(),
+                });
             }
-            Ok(other) => other?,
+            Ok(Ok(())) => {}
         }
         let theirs = Handshake::from_message(&self.reader.read().await?)?;
         memory.note_answered(self.ip, self.reader.generation());
@@ -226,3 +234,7 @@ impl Acceptor<'_> {
             })
     }
 }
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;

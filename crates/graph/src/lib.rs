@@ -8,6 +8,7 @@
 //!   own.
 //! * [`intake`] knows what the releases of `dask` and `distributed` put into a submission, and
 //!   splits it into a [`SplitGraph`] or says that only Python can ([`NeedsPython`]).
+//! * [`order`] is `dask.order`: the static order of the tasks.
 //! * [`cull`] drops what the wanted keys do not need.
 //!
 //! What a submission's fields are called on the wire is the business of `oxidask-wire`; what becomes
@@ -15,6 +16,7 @@
 
 pub mod cull;
 pub mod intake;
+pub mod order;
 pub mod pickle;
 
 pub use intake::{

@@ -160,9 +160,9 @@ def one_line_error(text):
     """An error for people: what, where, what to do; no backtrace."""
     assert "Traceback" not in text, text
     assert "panicked" not in text, text
-    lines = [line for line in text.splitlines() if "rror" in line]
-    assert lines, text
-    return lines[-1]
+    lines = [line for line in text.splitlines() if line.startswith("dask-scheduler: ")]
+    assert len(lines) == 1, text
+    return lines[0]
 
 
 @pytest.mark.native_only

@@ -16,8 +16,8 @@ use crate::workspace;
 
 /// A file that is longer holds more than one concern.
 const FILE_LINES_MAX: usize = 800;
-/// A function that is longer does not fit in a head.
-const FUNCTION_LINES_MAX: usize = 80;
+/// A function that is longer does not fit in a head. The aim is 80; this is where it stops being a matter of taste.
+const FUNCTION_LINES_MAX: usize = 100;
 /// What a crate without I/O must not use, ours or not.
 const NOT_IN_A_CORE: [&str; 5] = ["tokio", "mio", "socket2", "rand", "tracing-subscriber"];
 
@@ -58,7 +58,8 @@ fn lengths(findings: &mut Vec<String>) -> Result<()> {
                 "{file}: {lines} lines, the limit is {FILE_LINES_MAX}"
             ));
         }
-        if file.ends_with(".rs") {
+        // A test may be a long list of examples.
+        if file.ends_with(".rs") && !file.contains("/tests/") {
             for (line, name, length) in long_functions(&text) {
                 findings.push(format!(
                     "{file}:{line}: fn {name} has {length} lines, the limit is {FUNCTION_LINES_MAX}"

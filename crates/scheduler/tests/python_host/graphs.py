@@ -14,9 +14,8 @@ import os
 import pickle
 import sys
 
-import msgpack
-
 import dask
+import msgpack
 from distributed.protocol import deserialize, dumps, loads, serialize, to_serialize
 
 

@@ -191,7 +191,6 @@ def _dump_node(node):
 def _dump_triple(task):
     from dask.core import istask
     from dask.utils import apply
-
     from distributed.worker import execute_task
 
     if istask(task) and not any(map(_nested, task[1:])):

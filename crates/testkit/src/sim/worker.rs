@@ -1,0 +1,446 @@
+//! A simulated worker: enough of a real one's behaviour to exercise the scheduler, none of its I/O.
+//!
+//! It answers a message with [`Action`]s; the simulation delivers them over its network. Its results
+//! are values that depend on all inputs, so a wrong or missing input shows in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use oxidask_key::Key;
+use oxidask_scheduler_core::effect::{ComputeTask, WorkerMsg};
+use oxidask_scheduler_core::event::{Event, StartStop, TaskErred, TaskFinished};
+use oxidask_scheduler_core::ids::{RunId, WorkerId};
+use oxidask_scheduler_core::opaque::Opaque;
+use oxidask_scheduler_core::worker::WorkerStatus;
+
+use super::graphs::{SimTask, value_of};
+
+/// What a worker does in answer to something.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell the scheduler.
+    Tell(Event),
+    /// Ask a peer for data.
+    Fetch {
+        /// Whom, by address.
+        holder: Arc<str>,
+        /// What.
+        key: Key,
+    },
+    /// Occupy a thread for so long.
+    Run {
+        /// Which task.
+        key: Key,
+        /// Tells this run from an earlier, cancelled one.
+        token: u64,
+        /// Seconds.
+        duration: f64,
+    },
+    /// Ask again where a key is, a little later.
+    RefreshLater {
+        /// Which.
+        key: Key,
+    },
+    /// Close the connection.
+    Leave,
+}
+
+#[derive(Debug)]
+struct Work {
+    task: Arc<SimTask>,
+    key: Key,
+    run_id: RunId,
+    priority: [f64; 3],
+    dependencies: Vec<Key>,
+    /// Token and inputs of the run under way.
+    running: Option<(u64, Vec<u64>)>,
+}
+
+/// State of one simulated worker process.
+#[derive(Debug)]
+pub struct SimWorker {
+    /// Id at the scheduler.
+    pub id: WorkerId,
+    /// Contact address.
+    pub address: Arc<str>,
+    /// Threads for tasks.
+    pub nthreads: usize,
+    /// As the worker sees itself.
+    pub status: WorkerStatus,
+    work: BTreeMap<String, Work>,
+    data: BTreeMap<String, u64>,
+    who_has: BTreeMap<String, Vec<Arc<str>>>,
+    fetching: BTreeSet<String>,
+    /// Copies asked for by the scheduler.
+    acquire: BTreeSet<String>,
+    busy: usize,
+    tokens: u64,
+    stimuli: u64,
+}
+
+impl SimWorker {
+    /// A worker with nothing to do.
+    pub fn new(id: WorkerId, address: Arc<str>, nthreads: usize) -> Self {
+        Self {
+            id,
+            address,
+            nthreads,
+            status: WorkerStatus::Running,
+            work: BTreeMap::new(),
+            data: BTreeMap::new(),
+            who_has: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            acquire: BTreeSet::new(),
+            busy: 0,
+            tokens: 0,
+            stimuli: 0,
+        }
+    }
+
+    /// The value it holds for a key.
+    pub fn value(&self, key: &Key) -> Option<u64> {
+        self.data.get(&key.to_text()).copied()
+    }
+
+    /// Number of tasks it knows, for bounds checks.
+    pub fn backlog(&self) -> usize {
+        self.work.len()
+    }
+
+    /// Any key it is working on, for faults that need one.
+    pub fn some_key(&self) -> Option<(Key, RunId)> {
+        let work = self.work.values().next()?;
+        Some((work.key.clone(), work.run_id))
+    }
+
+    /// Tasks that occupy a thread now.
+    pub fn executing(&self) -> Vec<Key> {
+        let running = self.work.values().filter(|w| w.running.is_some());
+        running.map(|w| w.key.clone()).collect()
+    }
+
+    fn stimulus(&mut self, what: &str) -> Arc<str> {
+        self.stimuli += 1;
+        format!("{what}-{}-{}", self.id.0, self.stimuli).into()
+    }
+
+    /// A message of the scheduler.
+    pub fn on_message(&mut self, msg: WorkerMsg) -> Vec<Action> {
+        let mut out = Vec::new();
+        match msg {
+            WorkerMsg::ComputeTask(task) => self.on_compute(*task, &mut out),
+            WorkerMsg::FreeKeys { keys, .. } => self.on_free(&keys, &mut out),
+            WorkerMsg::RemoveReplicas { keys, stimulus_id } => {
+                for key in keys {
+                    self.on_remove_replica(key, &stimulus_id, &mut out);
+                }
+            }
+            WorkerMsg::AcquireReplicas { who_has, .. } => {
+                for (key, holders) in who_has {
+                    let text = key.to_text();
+                    if !self.data.contains_key(&text) {
+                        self.who_has.insert(text.clone(), holders);
+                        self.acquire.insert(text);
+                        self.fetch(&key, &mut out);
+                    }
+                }
+            }
+            WorkerMsg::RefreshWhoHas { who_has, .. } => {
+                for (key, holders) in who_has {
+                    let text = key.to_text();
+                    if self.is_needed(&text) && !self.data.contains_key(&text) {
+                        self.who_has.insert(text, holders);
+                        self.fetch(&key, &mut out);
+                    }
+                }
+            }
+            WorkerMsg::StealRequest { key, stimulus_id } => {
+                self.on_steal_request(key, stimulus_id, &mut out);
+            }
+            WorkerMsg::StatusChange {
+                status,
+                stimulus_id,
+            } => {
+                self.status = status;
+                out.push(Action::Tell(Event::WorkerStatusChanged {
+                    worker: self.id,
+                    status,
+                    stimulus_id,
+                }));
+            }
+            WorkerMsg::RemoveWorker { worker, .. } => {
+                for holders in self.who_has.values_mut() {
+                    holders.retain(|h| *h != worker);
+                }
+            }
+            WorkerMsg::Close { .. } => out.push(Action::Leave),
+        }
+        self.start_ready(&mut out);
+        out
+    }
+
+    fn on_compute(&mut self, msg: ComputeTask, out: &mut Vec<Action>) {
+        let text = msg.key.to_text();
+        if self.data.contains_key(&text) {
+            let stimulus_id = self.stimulus("already-in-memory");
+            out.push(self.finished(&msg.key, msg.run_id, 1, stimulus_id));
+            return;
+        }
+        let Some(task) = msg.run_spec.arc::<SimTask>() else {
+            return;
+        };
+        let dependencies: Vec<Key> = msg.who_has.iter().map(|(k, _)| k.clone()).collect();
+        for (key, holders) in msg.who_has {
+            self.who_has.insert(key.to_text(), holders);
+        }
+        let running = self.work.remove(&text).and_then(|old| old.running);
+        let work = Work {
+            task,
+            key: msg.key,
+            run_id: msg.run_id,
+            priority: msg.priority,
+            dependencies: dependencies.clone(),
+            running,
+        };
+        self.work.insert(text, work);
+        for key in dependencies {
+            self.fetch(&key, out);
+        }
+    }
+
+    fn on_free(&mut self, keys: &[Key], out: &mut Vec<Action>) {
+        for key in keys {
+            let text = key.to_text();
+            self.data.remove(&text);
+            self.acquire.remove(&text);
+            // A run under way cannot be stopped; its thread stays busy and the result is dropped.
+            self.work.remove(&text);
+            if self.is_needed(&text) {
+                self.fetch(key, out);
+            }
+        }
+    }
+
+    fn on_remove_replica(&mut self, key: Key, stimulus_id: &Arc<str>, out: &mut Vec<Action>) {
+        let text = key.to_text();
+        if !self.data.contains_key(&text) {
+            self.acquire.remove(&text);
+            return;
+        }
+        let worker = self.id;
+        let stimulus_id = stimulus_id.clone();
+        out.push(Action::Tell(if self.is_needed(&text) {
+            Event::AddKeys {
+                worker,
+                keys: vec![key],
+                stimulus_id,
+            }
+        } else {
+            self.data.remove(&text);
+            Event::ReleaseWorkerData {
+                worker,
+                key,
+                stimulus_id,
+            }
+        }));
+    }
+
+    fn on_steal_request(&mut self, key: Key, stimulus_id: Arc<str>, out: &mut Vec<Action>) {
+        let text = key.to_text();
+        let state = match self.work.get(&text) {
+            Some(work) if work.running.is_some() => Some("executing"),
+            Some(work) if self.missing(work).is_empty() => Some("ready"),
+            Some(_) => Some("waiting"),
+            None if self.data.contains_key(&text) => Some("memory"),
+            None => None,
+        };
+        if matches!(state, Some("ready" | "waiting")) {
+            self.work.remove(&text);
+        }
+        out.push(Action::Tell(Event::StealResponse {
+            worker: self.id,
+            key,
+            state: state.map(Into::into),
+            stimulus_id,
+        }));
+    }
+
+    fn missing(&self, work: &Work) -> Vec<Key> {
+        let missing = |k: &&Key| !self.data.contains_key(&k.to_text());
+        work.dependencies.iter().filter(missing).cloned().collect()
+    }
+
+    fn is_needed(&self, text: &str) -> bool {
+        self.acquire.contains(text)
+            || self.work.values().any(|w| {
+                w.running.is_none() && w.dependencies.iter().any(|d| d.to_text() == text)
+            })
+    }
+
+    fn fetch(&mut self, key: &Key, out: &mut Vec<Action>) {
+        let text = key.to_text();
+        if self.data.contains_key(&text) || self.fetching.contains(&text) {
+            return;
+        }
+        let me = &self.address;
+        let holder = self
+            .who_has
+            .get(&text)
+            .and_then(|holders| holders.iter().find(|h| h != &me).cloned());
+        match holder {
+            Some(holder) => {
+                self.fetching.insert(text);
+                let key = key.clone();
+                out.push(Action::Fetch { holder, key });
+            }
+            None => out.push(Action::RefreshLater { key: key.clone() }),
+        }
+    }
+
+    /// Whether to ask the scheduler (still) where `key` is.
+    pub fn on_refresh_due(&mut self, key: Key) -> Option<Event> {
+        let text = key.to_text();
+        if self.data.contains_key(&text) || !self.is_needed(&text) {
+            return None;
+        }
+        let stimulus_id = self.stimulus("refresh");
+        Some(Event::RequestRefreshWhoHas {
+            worker: self.id,
+            keys: vec![key],
+            stimulus_id,
+        })
+    }
+
+    /// The answer of a peer; nothing if it did not have the data or is gone.
+    pub fn on_fetched(&mut self, holder: &str, key: Key, value: Option<u64>) -> Vec<Action> {
+        let mut out = Vec::new();
+        let text = key.to_text();
+        self.fetching.remove(&text);
+        match value {
+            Some(value) => {
+                if self.is_needed(&text) {
+                    self.acquire.remove(&text);
+                    self.data.insert(text, value);
+                    let stimulus_id = self.stimulus("gathered");
+                    out.push(Action::Tell(Event::AddKeys {
+                        worker: self.id,
+                        keys: vec![key],
+                        stimulus_id,
+                    }));
+                }
+            }
+            None => {
+                if let Some(holders) = self.who_has.get_mut(&text) {
+                    holders.retain(|h| h.as_ref() != holder);
+                }
+                if self.is_needed(&text) {
+                    self.fetch(&key, &mut out);
+                }
+            }
+        }
+        self.start_ready(&mut out);
+        out
+    }
+
+    fn start_ready(&mut self, out: &mut Vec<Action>) {
+        if self.status == WorkerStatus::Paused {
+            return;
+        }
+        while self.busy < self.nthreads {
+            let ready = self
+                .work
+                .iter()
+                .filter(|(_, w)| w.running.is_none() && self.missing(w).is_empty())
+                .min_by(|(_, a), (_, b)| a.priority.partial_cmp(&b.priority).unwrap_or(std::cmp::Ordering::Equal))
+                .map(|(text, _)| text.clone());
+            let Some(text) = ready else { return };
+            self.tokens += 1;
+            let token = self.tokens;
+            let Some(work) = self.work.get_mut(&text) else {
+                return;
+            };
+            let inputs = work
+                .task
+                .dependencies
+                .iter()
+                .filter_map(|d| self.data.get(&d.to_text()).copied())
+                .collect();
+            work.running = Some((token, inputs));
+            self.busy += 1;
+            out.push(Action::Run {
+                key: work.key.clone(),
+                token,
+                duration: work.task.duration,
+            });
+        }
+    }
+
+    /// Takes up work again after a pause.
+    pub fn resume(&mut self) -> Vec<Action> {
+        self.status = WorkerStatus::Running;
+        let mut out = Vec::new();
+        self.start_ready(&mut out);
+        out
+    }
+
+    /// A thread is done with a run.
+    pub fn on_done(&mut self, key: &Key, token: u64, now: f64) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.busy = self.busy.saturating_sub(1);
+        let text = key.to_text();
+        let current = self
+            .work
+            .get(&text)
+            .and_then(|w| w.running.as_ref())
+            .is_some_and(|(t, _)| *t == token);
+        if current && let Some(work) = self.work.remove(&text) {
+            let stimulus_id = self.stimulus("done");
+            if work.task.fails {
+                out.push(Action::Tell(erred(self.id, &work, stimulus_id)));
+            } else {
+                let inputs = work.running.map(|(_, inputs)| inputs).unwrap_or_default();
+                self.data.insert(text, value_of(key, inputs));
+                let mut action = self.finished(key, work.run_id, work.task.nbytes, stimulus_id);
+                if let Action::Tell(Event::TaskFinished(msg)) = &mut action {
+                    msg.startstops.push(StartStop {
+                        action: "compute".into(),
+                        start: now - work.task.duration,
+                        stop: now,
+                    });
+                }
+                out.push(action);
+            }
+        }
+        self.start_ready(&mut out);
+        out
+    }
+
+    fn finished(&self, key: &Key, run_id: RunId, nbytes: u64, stimulus_id: Arc<str>) -> Action {
+        Action::Tell(Event::TaskFinished(Box::new(TaskFinished {
+            worker: self.id,
+            key: key.clone(),
+            run_id: Some(run_id),
+            nbytes: Some(nbytes),
+            type_: None,
+            typename: "int".into(),
+            startstops: Vec::new(),
+            metadata: None,
+            raw: None,
+            stimulus_id,
+        })))
+    }
+}
+
+fn erred(worker: WorkerId, work: &Work, stimulus_id: Arc<str>) -> Event {
+    Event::TaskErred(Box::new(TaskErred {
+        worker,
+        key: work.key.clone(),
+        run_id: Some(work.run_id),
+        exception: Opaque::new("boom"),
+        traceback: None,
+        exception_text: "ValueError('boom')".into(),
+        traceback_text: "".into(),
+        raw: None,
+        stimulus_id,
+    }))
+}

@@ -83,7 +83,8 @@ impl SimClient {
         };
         if matches!(
             (*state, new),
-            (FutureState::Erred, FutureState::Finished) | (FutureState::Finished, FutureState::Erred)
+            (FutureState::Erred, FutureState::Finished)
+                | (FutureState::Finished, FutureState::Erred)
         ) {
             self.contradictions
                 .push(format!("{key}: {state:?} and then {new:?}"));
@@ -91,11 +92,11 @@ impl SimClient {
         *state = new;
     }
 
-    /// Futures it still waits for.
+    /// Futures it still waits for; a lost one is computed again.
     pub fn pending(&self) -> impl Iterator<Item = &Key> {
         self.futures
             .values()
-            .filter(|(_, state)| *state == FutureState::Pending)
+            .filter(|(_, state)| matches!(state, FutureState::Pending | FutureState::Lost))
             .map(|(key, _)| key)
     }
 }

@@ -105,7 +105,8 @@ impl SimGraph {
 }
 
 fn pick_dependencies(rng: &mut Rng, earlier: &[SimTask]) -> Vec<Key> {
-    let count = 1 + rng.below(if rng.chance(0.1) { 20 } else { 3 });
+    let most = if rng.chance(0.1) { 20 } else { 3 };
+    let count = 1 + rng.below(most);
     let mut dependencies: Vec<Key> = Vec::new();
     for _ in 0..count {
         // Mostly the layer just before, as real graphs do.
@@ -131,7 +132,12 @@ mod tests {
         let again = SimGraph::random(&mut Rng::new(3), "g", 200, 0.0);
         assert_eq!(format!("{graph:?}"), format!("{again:?}"));
         let outcomes = graph.evaluate();
-        assert!(graph.wanted.iter().all(|k| outcomes[&k.to_text()].is_some()));
+        assert!(
+            graph
+                .wanted
+                .iter()
+                .all(|k| outcomes[&k.to_text()].is_some())
+        );
         assert!(graph.tasks.len() >= 200 && !graph.wanted.is_empty());
     }
 

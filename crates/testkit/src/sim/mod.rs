@@ -359,8 +359,7 @@ impl Sim {
             Occurrence::CoreTimeout => {
                 self.timeout_at = None;
                 let mut effects = Effects::new();
-                self.core
-                    .handle_timeout(Timestamp(self.now), &mut effects);
+                self.core.handle_timeout(Timestamp(self.now), &mut effects);
                 self.after_core(effects)
             }
             Occurrence::ConnectionLost(id) => self.core_event(Event::RemoveWorker {
@@ -375,8 +374,7 @@ impl Sim {
     fn core_event(&mut self, event: Event) -> Result<(), String> {
         self.report.events += 1;
         let mut effects = Effects::new();
-        self.core
-            .handle(Timestamp(self.now), event, &mut effects);
+        self.core.handle(Timestamp(self.now), event, &mut effects);
         self.after_core(effects)
     }
 

@@ -8,7 +8,10 @@ use super::client::FutureState;
 impl Sim {
     /// The core's own invariants.
     pub(super) fn check_core(&mut self) -> Result<(), String> {
-        self.core.validate().map_err(|v| format!("invariant: {v}"))
+        match self.core.take_violations().first() {
+            Some(violation) => Err(format!("invariant: {violation}")),
+            None => Ok(()),
+        }
     }
 
     /// No message to, and no address of, a worker that has departed.
@@ -82,7 +85,13 @@ impl Sim {
             for key in client.pending().take(3) {
                 let state = self.core.task(key).map(|t| t.state());
                 text += &format!("\n  client {number}: {key} (scheduler: {state:?})");
-                for entry in self.core.story(std::slice::from_ref(key)).iter().rev().take(6) {
+                for entry in self
+                    .core
+                    .story(std::slice::from_ref(key))
+                    .iter()
+                    .rev()
+                    .take(6)
+                {
                     text += &format!("\n    {entry:?}");
                 }
             }

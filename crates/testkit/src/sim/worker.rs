@@ -272,9 +272,10 @@ impl SimWorker {
 
     fn is_needed(&self, text: &str) -> bool {
         self.acquire.contains(text)
-            || self.work.values().any(|w| {
-                w.running.is_none() && w.dependencies.iter().any(|d| d.to_text() == text)
-            })
+            || self
+                .work
+                .values()
+                .any(|w| w.running.is_none() && w.dependencies.iter().any(|d| d.to_text() == text))
     }
 
     fn fetch(&mut self, key: &Key, out: &mut Vec<Action>) {
@@ -351,7 +352,11 @@ impl SimWorker {
                 .work
                 .iter()
                 .filter(|(_, w)| w.running.is_none() && self.missing(w).is_empty())
-                .min_by(|(_, a), (_, b)| a.priority.partial_cmp(&b.priority).unwrap_or(std::cmp::Ordering::Equal))
+                .min_by(|(_, a), (_, b)| {
+                    a.priority
+                        .partial_cmp(&b.priority)
+                        .unwrap_or(std::cmp::Ordering::Equal)
+                })
                 .map(|(text, _)| text.clone());
             let Some(text) = ready else { return };
             self.tokens += 1;

@@ -22,6 +22,7 @@ mod stimuli;
 pub mod story;
 pub mod task;
 mod transitions;
+pub mod validate;
 pub mod views;
 pub mod worker;
 
@@ -68,6 +69,8 @@ pub struct Scheduler {
     generation: f64,
     last_graph: f64,
     transition_counter: u64,
+    /// Its value when the event began.
+    transitions_before: u64,
 
     recommendations: transitions::Recommendations,
     log: story::TransitionLog,
@@ -107,6 +110,9 @@ impl Unrunnable {
             self.since.remove(&id.0);
         }
     }
+    fn contains(&self, id: TaskId) -> bool {
+        self.order.contains(id)
+    }
     fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -142,6 +148,7 @@ impl Scheduler {
             generation: 0.0,
             last_graph: 0.0,
             transition_counter: 0,
+            transitions_before: 0,
             recommendations: transitions::Recommendations::default(),
             log: story::TransitionLog::new(config.transition_log_length),
             erred_tasks: VecDeque::new(),
@@ -181,6 +188,7 @@ impl Scheduler {
     }
 
     fn begin(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.transitions_before = self.transition_counter;
         if now > self.now {
             self.now = now;
         }
@@ -191,6 +199,9 @@ impl Scheduler {
 
     fn end(&mut self, effects: &mut Effects) {
         self.set_timers();
+        if self.config.validate {
+            self.validate_after_event(self.transitions_before);
+        }
         std::mem::swap(&mut self.out, effects);
     }
 

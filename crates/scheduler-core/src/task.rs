@@ -34,6 +34,14 @@ impl TaskState {
         Self::Forgotten,
     ];
 
+    /// Wanted and not yet done: `waiting`, `no-worker`, `queued` or `processing`.
+    pub fn is_under_way(self) -> bool {
+        matches!(
+            self,
+            Self::Waiting | Self::NoWorker | Self::Queued | Self::Processing
+        )
+    }
+
     /// Neither on a worker, nor about to be, nor done: a result that comes in now is not wanted.
     pub(crate) fn is_not_running(self) -> bool {
         matches!(

@@ -692,7 +692,7 @@ impl Scheduler {
 
     /// No task is left to compute.
     pub fn is_idle(&self) -> bool {
-        self.groups.iter().all(Group::done)
+        self.groups.iter().all(|(_, g)| g.done())
     }
 
     /// The last transitions, oldest first.

@@ -3,6 +3,8 @@
 mod occupancy;
 mod restrictions;
 
+pub(crate) use occupancy::slots_available;
+
 use crate::Scheduler;
 use crate::ids::{TaskId, WorkerId};
 use crate::state::ReleaseId;

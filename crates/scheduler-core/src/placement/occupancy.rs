@@ -209,8 +209,29 @@ impl Scheduler {
         let w = &mut self.workers[worker];
         w.nbytes -= nbytes;
         w.has_what.remove(id);
+        w.actors.remove(id);
         if self.tasks[id].who_has.len() == 1 {
             self.replicated.remove(id);
+        }
+        self.need_again(id, worker);
+    }
+
+    /// Tasks on the worker that counted on its copy will have to fetch it.
+    fn need_again(&mut self, id: TaskId, worker: WorkerId) {
+        if self.workers[worker].processing.is_empty() {
+            return;
+        }
+        let waiting_here = self.tasks[id]
+            .waiters
+            .iter()
+            .filter(|&t| self.tasks[t].processing_on == Some(worker))
+            .count();
+        if waiting_here > 0 {
+            let nbytes = self.get_nbytes(id);
+            let w = &mut self.workers[worker];
+            w.needs_what.insert(id, waiting_here as u32);
+            w.network_occ = w.network_occ.saturating_add(nbytes);
+            self.network_occ = self.network_occ.saturating_add(nbytes);
         }
     }
 

@@ -57,6 +57,11 @@ impl Stealing {
         }
     }
 
+    /// Tasks requested and from whom.
+    pub(crate) fn victims(&self) -> impl Iterator<Item = (TaskId, WorkerId)> + '_ {
+        self.in_flight.iter().map(|(&id, info)| (id, info.victim))
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }

@@ -14,6 +14,11 @@ use crate::task::TaskState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupId(pub(crate) u32);
 
+impl GroupId {
+    /// The group of the task that stands in for a missing one.
+    pub(crate) const MISSING: Self = Self(u32::MAX);
+}
+
 /// A task prefix, index into [`GroupTable`]; lives until the scheduler restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PrefixId(pub(crate) u32);
@@ -87,6 +92,23 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    fn new(name: Arc<str>, prefix: PrefixId, serial: u64) -> Self {
+        Self {
+            name,
+            prefix,
+            totals: Totals::default(),
+            dependencies: IdSet::default(),
+            dependents: IdSet::default(),
+            gone_dependencies: (0, 0),
+            start: 0.0,
+            stop: 0.0,
+            last_worker: None,
+            last_worker_tasks_left: 0,
+            span_id: None,
+            serial,
+        }
+    }
+
     /// Number of groups this one depends on or ever depended on.
     pub(crate) fn dependency_count(&self) -> usize {
         self.dependencies.len() + self.gone_dependencies.0
@@ -123,6 +145,21 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
+    fn new(name: Arc<str>, default_duration: Option<f64>) -> Self {
+        Self {
+            name,
+            totals: Totals::default(),
+            state_counts: StateCounts::default(),
+            duration_average: default_duration.unwrap_or(-1.0),
+            max_exec_time: -1.0,
+            suspicious: 0,
+            groups: Vec::new(),
+            in_processing: 0,
+            never_stolen: default_duration.is_some_and(|d| d <= 0.001),
+            unknown_durations: IdSet::default(),
+        }
+    }
+
     /// Notes how long a task has been running; long ones make the average unknown again.
     pub(crate) fn add_exec_time(&mut self, duration: f64) {
         self.max_exec_time = self.max_exec_time.max(duration);
@@ -152,7 +189,6 @@ impl Prefix {
 }
 
 /// All groups and prefixes.
-#[derive(Default)]
 pub(crate) struct GroupTable {
     groups: Vec<Option<Box<Group>>>,
     free: Vec<GroupId>,
@@ -165,16 +201,34 @@ pub(crate) struct GroupTable {
     next_serial: u64,
     /// The last tuple key's collection and its group: keys of one collection come in a row.
     recent: Option<(Key, GroupId)>,
+    /// Stand in for what should be there and is not: a bug, but none to die of.
+    missing: Box<Group>,
+    missing_prefix: Box<Prefix>,
 }
 
 impl GroupTable {
     pub(crate) fn new(default_durations: &[(String, f64)]) -> Self {
-        Self {
-            default_durations: default_durations
+        Self::with_durations(
+            default_durations
                 .iter()
                 .map(|(name, seconds)| (name.as_str().into(), *seconds))
                 .collect(),
-            ..Self::default()
+        )
+    }
+
+    fn with_durations(default_durations: Names<f64>) -> Self {
+        Self {
+            groups: Vec::new(),
+            free: Vec::new(),
+            group_names: Names::default(),
+            prefixes: Vec::new(),
+            prefix_names: Names::default(),
+            processing_prefixes: Vec::new(),
+            default_durations,
+            next_serial: 0,
+            recent: None,
+            missing: Box::new(Group::new("".into(), PrefixId(u32::MAX), 0)),
+            missing_prefix: Box::new(Prefix::new("".into(), None)),
         }
     }
 
@@ -204,20 +258,7 @@ impl GroupTable {
             Some(&id) => id,
             None => self.add_prefix(prefix.into()),
         };
-        let group = Box::new(Group {
-            name: Arc::clone(&name),
-            prefix,
-            totals: Totals::default(),
-            dependencies: IdSet::default(),
-            dependents: IdSet::default(),
-            gone_dependencies: (0, 0),
-            start: 0.0,
-            stop: 0.0,
-            last_worker: None,
-            last_worker_tasks_left: 0,
-            span_id: None,
-            serial: self.next_serial,
-        });
+        let group = Box::new(Group::new(Arc::clone(&name), prefix, self.next_serial));
         self.next_serial += 1;
         let id = match self.free.pop() {
             Some(id) => {
@@ -239,18 +280,7 @@ impl GroupTable {
     fn add_prefix(&mut self, name: Arc<str>) -> PrefixId {
         let id = PrefixId(self.prefixes.len() as u32);
         let default = self.default_durations.get(&name).copied();
-        self.prefixes.push(Prefix {
-            name: Arc::clone(&name),
-            totals: Totals::default(),
-            state_counts: StateCounts::default(),
-            duration_average: default.unwrap_or(-1.0),
-            max_exec_time: -1.0,
-            suspicious: 0,
-            groups: Vec::new(),
-            in_processing: 0,
-            never_stolen: default.is_some_and(|d| d <= 0.001),
-            unknown_durations: IdSet::default(),
-        });
+        self.prefixes.push(Prefix::new(Arc::clone(&name), default));
         self.prefix_names.insert(name, id);
         id
     }
@@ -261,23 +291,32 @@ impl GroupTable {
 
     /// The group of a task that exists.
     pub(crate) fn group(&self, id: GroupId) -> &Group {
-        self.groups[id.0 as usize]
-            .as_deref()
-            .expect("a group lives as long as its tasks")
+        let group = self.get(id);
+        debug_assert!(group.is_some(), "a group lives as long as its tasks");
+        group.unwrap_or(&self.missing)
     }
 
     pub(crate) fn group_mut(&mut self, id: GroupId) -> &mut Group {
-        self.groups[id.0 as usize]
-            .as_deref_mut()
-            .expect("a group lives as long as its tasks")
+        match self.groups.get_mut(id.0 as usize) {
+            Some(Some(group)) => group,
+            _ => {
+                debug_assert!(false, "a group lives as long as its tasks");
+                &mut self.missing
+            }
+        }
     }
 
     pub(crate) fn prefix(&self, id: PrefixId) -> &Prefix {
-        &self.prefixes[id.0 as usize]
+        self.prefixes
+            .get(id.0 as usize)
+            .unwrap_or(&self.missing_prefix)
     }
 
     pub(crate) fn prefix_mut(&mut self, id: PrefixId) -> &mut Prefix {
-        &mut self.prefixes[id.0 as usize]
+        match self.prefixes.get_mut(id.0 as usize) {
+            Some(prefix) => prefix,
+            None => &mut self.missing_prefix,
+        }
     }
 
     pub(crate) fn prefix_of(&self, group: GroupId) -> &Prefix {
@@ -439,8 +478,11 @@ impl GroupTable {
     }
 
     /// All groups in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().flatten().map(AsRef::as_ref)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (GroupId, &Group)> {
+        self.groups
+            .iter()
+            .enumerate()
+            .filter_map(|(i, g)| Some((GroupId(i as u32), g.as_deref()?)))
     }
 
     /// Prefixes, oldest first.
@@ -459,9 +501,6 @@ impl GroupTable {
     /// Forgets everything learnt. Only when there is no task.
     pub(crate) fn clear(&mut self) {
         let default_durations = std::mem::take(&mut self.default_durations);
-        *self = Self {
-            default_durations,
-            ..Self::default()
-        };
+        *self = Self::with_durations(default_durations);
     }
 }

@@ -201,6 +201,11 @@ impl Task {
         !self.waiters.is_empty() || !self.who_wants.is_empty()
     }
 
+    /// Nobody needs the result. A failed task stays failed until it is retried or forgotten.
+    pub(crate) fn can_be_let_go(&self) -> bool {
+        !self.is_needed() && self.state != TaskState::Erred
+    }
+
     /// Whether some restriction limits the choice of workers.
     pub(crate) fn is_restricted(&self) -> bool {
         self.restrictions.as_ref().is_some_and(|r| r.restricts())
@@ -239,6 +244,8 @@ pub(crate) struct TaskTable {
     /// (hash, slot). The hash is kept so that growing does not visit the tasks.
     index: HashTable<(u32, u32)>,
     hasher: FixedState,
+    /// Stands in for a task that should be there and is not: a bug, but none to die of.
+    missing: Task,
 }
 
 fn spread(hash: u32) -> u64 {
@@ -252,6 +259,7 @@ impl TaskTable {
             free: Vec::new(),
             index: HashTable::new(),
             hasher: FixedState::with_seed(seed),
+            missing: Task::new(Key::None, None, TaskState::Forgotten, GroupId::MISSING),
         }
     }
 
@@ -290,7 +298,9 @@ impl TaskTable {
         let hash = self.hash(&task.key);
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.slots[slot as usize] = Some(task);
+                if let Some(free) = self.slots.get_mut(slot as usize) {
+                    *free = Some(task);
+                }
                 slot
             }
             None => {
@@ -338,16 +348,20 @@ impl TaskTable {
 impl Index<TaskId> for TaskTable {
     type Output = Task;
     fn index(&self, id: TaskId) -> &Task {
-        self.slots[id.0 as usize]
-            .as_ref()
-            .expect("a task id in a relation is alive")
+        let task = self.get(id);
+        debug_assert!(task.is_some(), "a task id in a relation is alive");
+        task.unwrap_or(&self.missing)
     }
 }
 
 impl IndexMut<TaskId> for TaskTable {
     fn index_mut(&mut self, id: TaskId) -> &mut Task {
-        self.slots[id.0 as usize]
-            .as_mut()
-            .expect("a task id in a relation is alive")
+        match self.slots.get_mut(id.0 as usize) {
+            Some(Some(task)) => task,
+            _ => {
+                debug_assert!(false, "a task id in a relation is alive");
+                &mut self.missing
+            }
+        }
     }
 }

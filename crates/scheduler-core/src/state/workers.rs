@@ -190,7 +190,6 @@ pub(crate) struct OpenWorkers {
 }
 
 /// All workers.
-#[derive(Default)]
 pub(crate) struct WorkerTable {
     slots: Vec<Option<Box<Worker>>>,
     by_address: HashMap<Arc<str>, WorkerId, foldhash::fast::FixedState>,
@@ -210,6 +209,30 @@ pub(crate) struct WorkerTable {
     open: Vec<OpenWorkers>,
     pub(crate) total_nthreads: u64,
     pub(crate) total_memory: u64,
+    /// Stands in for a worker that should be there and is not: a bug, but none to die of.
+    missing: Box<Worker>,
+}
+
+impl Default for WorkerTable {
+    fn default() -> Self {
+        let mut missing = Worker::new(Box::default(), ReleaseId::default(), Timestamp::default());
+        missing.removed = true;
+        Self {
+            slots: Vec::new(),
+            by_address: HashMap::default(),
+            by_name: HashMap::default(),
+            by_host: HashMap::default(),
+            registered: Vec::new(),
+            sorted: Vec::new(),
+            running: Vec::new(),
+            idle: Vec::new(),
+            saturated: BTreeSet::new(),
+            open: Vec::new(),
+            total_nthreads: 0,
+            total_memory: 0,
+            missing: Box::new(missing),
+        }
+    }
 }
 
 impl WorkerTable {
@@ -440,16 +463,20 @@ impl WorkerTable {
 impl Index<WorkerId> for WorkerTable {
     type Output = Worker;
     fn index(&self, id: WorkerId) -> &Worker {
-        self.slots[id.0 as usize]
-            .as_deref()
-            .expect("a worker id in a relation is registered")
+        let worker = self.slots.get(id.0 as usize).and_then(Option::as_deref);
+        debug_assert!(worker.is_some(), "a worker id in a relation is registered");
+        worker.unwrap_or(&self.missing)
     }
 }
 
 impl IndexMut<WorkerId> for WorkerTable {
     fn index_mut(&mut self, id: WorkerId) -> &mut Worker {
-        self.slots[id.0 as usize]
-            .as_deref_mut()
-            .expect("a worker id in a relation is registered")
+        match self.slots.get_mut(id.0 as usize) {
+            Some(Some(worker)) => worker,
+            _ => {
+                debug_assert!(false, "a worker id in a relation is registered");
+                &mut self.missing
+            }
+        }
     }
 }

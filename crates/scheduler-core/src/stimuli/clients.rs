@@ -40,8 +40,14 @@ impl Scheduler {
             };
             if self.add_interest(client, id) {
                 self.report(client, id);
+                let task = &self.tasks[id];
+                if task.state == TaskState::Released && task.run_spec.is_some() {
+                    // Nobody wanted it any more. Stock leaves it at that, and the client waits for ever.
+                    self.recommend(id, TaskState::Waiting);
+                }
             }
         }
+        self.run_recommendations();
     }
 
     /// Notes that the client wants the task; `false` if there is no such client.

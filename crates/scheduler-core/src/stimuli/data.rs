@@ -39,6 +39,7 @@ impl Scheduler {
             }
             if !known {
                 self.recommend_ready_dependents(id);
+                self.release_used_dependencies(id);
             }
             self.tell_who_wants(id, |key| ClientMsg::KeyInMemory { key, type_: None });
             if let Some(client) = client

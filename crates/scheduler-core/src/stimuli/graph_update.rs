@@ -71,7 +71,6 @@ impl Scheduler {
                     keep
                 });
                 self.mark_reachable(&wanted, &mut intake);
-                self.cancel_lost(update.client, lost);
             }
         }
         self.discard_unreachable(&mut intake);
@@ -84,6 +83,7 @@ impl Scheduler {
         self.recommend_blamed(&touched);
         self.run_recommendations();
         self.report_finished(update.client, &touched);
+        self.cancel_lost(update.client, lost);
     }
 
     fn entry<'a>(&self, intake: &'a Intake, id: TaskId) -> Option<&'a Entry> {

@@ -43,7 +43,10 @@ impl Scheduler {
                 self.set_stimulus(Arc::clone(&update.stimulus_id), "update-graph");
                 self.update_graph(*update);
             }
-            Event::ClientDesiresKeys { client, keys } => self.client_desires_keys(client, &keys),
+            Event::ClientDesiresKeys { client, keys } => {
+                self.own_stimulus("client-desires-keys");
+                self.client_desires_keys(client, &keys);
+            }
             Event::ClientReleasesKeys {
                 client,
                 keys,

@@ -248,12 +248,12 @@ impl Scheduler {
         }
     }
 
-    fn release_used_dependencies(&mut self, id: TaskId) {
+    pub(crate) fn release_used_dependencies(&mut self, id: TaskId) {
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             task.waiters.remove(id);
-            if !task.is_needed() {
+            if task.can_be_let_go() {
                 self.recommend(dependency, TaskState::Released);
             }
         }
@@ -283,7 +283,7 @@ impl Scheduler {
             let task = &mut self.tasks[dependency];
             if task.state != TaskState::Released {
                 task.waiters.remove(id);
-                if !task.is_needed() {
+                if task.can_be_let_go() {
                     self.recommend(dependency, TaskState::Released);
                 }
             }

@@ -30,13 +30,18 @@ impl Scheduler {
         let task = &self.tasks[id];
         if task.run_spec.is_none() || task.has_lost_dependencies {
             self.recommend(id, TaskState::Forgotten);
-        } else if task.is_needed()
-            && !task
+        } else if task.is_needed() {
+            let failure = task
                 .dependencies
                 .iter()
-                .any(|d| self.tasks[d].state == TaskState::Erred)
-        {
-            self.recommend(id, TaskState::Waiting);
+                .find_map(|d| self.tasks[d].blame().cloned());
+            if failure.is_some() {
+                // It cannot be computed again. Stock leaves it released, and the client waits for ever.
+                self.tasks[id].set_blame(failure);
+                self.recommend(id, TaskState::Erred);
+            } else {
+                self.recommend(id, TaskState::Waiting);
+            }
         }
 
         let waiters = std::mem::take(&mut self.tasks[id].waiters);

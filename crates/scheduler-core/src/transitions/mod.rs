@@ -58,6 +58,8 @@ impl Cause<'_> {
 #[derive(Default)]
 pub(crate) struct Recommendations {
     stack: Vec<TaskId>,
+    /// Tasks that wait for a failed one.
+    suspects: Vec<TaskId>,
     /// What the transition under way has recommended, for the log.
     journal: Vec<(TaskId, TaskState)>,
 }
@@ -87,7 +89,7 @@ impl Scheduler {
         // Every task can be visited several times, but not without end: more steps than this mean a
         // cycle, and stopping is better than hanging.
         let bound = self.transition_counter + 64 * self.tasks.len() as u64 + 10_000;
-        while let Some(id) = self.recommendations.stack.pop() {
+        while let Some(id) = self.next_recommended() {
             let Some(task) = self.tasks.get_mut(id) else {
                 continue;
             };
@@ -106,6 +108,29 @@ impl Scheduler {
             }
             self.transition(id, finish, Cause::Recommended);
         }
+    }
+
+    /// The task to look at next. When there is none left, those that wait for a task that is still
+    /// failed fail with it; else they would wait for ever.
+    fn next_recommended(&mut self) -> Option<TaskId> {
+        if let Some(id) = self.recommendations.stack.pop() {
+            return Some(id);
+        }
+        for id in std::mem::take(&mut self.recommendations.suspects) {
+            let Some(task) = self.tasks.get(id).filter(|t| t.state == Waiting) else {
+                continue;
+            };
+            let blame = task
+                .dependencies
+                .iter()
+                .find(|&d| self.tasks[d].state == Erred)
+                .and_then(|d| self.tasks[d].blame().cloned());
+            if blame.is_some() {
+                self.tasks[id].set_blame(blame);
+                self.recommend(id, Erred);
+            }
+        }
+        self.recommendations.stack.pop()
     }
 
     fn drop_recommendations(&mut self) {

@@ -10,6 +10,7 @@ use super::Cause;
 
 impl Scheduler {
     pub(super) fn processing_released(&mut self, id: TaskId) {
+        self.leave_actor(id);
         if let Some(worker) = self.exit_processing(id) {
             let keys = vec![self.tasks[id].key.clone()];
             self.send(worker, |stimulus_id| WorkerMsg::FreeKeys {
@@ -54,12 +55,17 @@ impl Scheduler {
     }
 
     pub(super) fn processing_erred(&mut self, id: TaskId, cause: Cause<'_>) {
+        self.leave_actor(id);
+        self.exit_processing(id);
+        self.propagate_erred(id, cause);
+    }
+
+    /// An actor that does not come to be does not live on its worker.
+    fn leave_actor(&mut self, id: TaskId) {
         if self.tasks[id].actor
             && let Some(worker) = self.tasks[id].processing_on
         {
             self.workers[worker].actors.remove(id);
         }
-        self.exit_processing(id);
-        self.propagate_erred(id, cause);
     }
 }

@@ -9,8 +9,19 @@ use crate::task::TaskState;
 impl Scheduler {
     /// The result is needed: wait for those of the dependencies.
     pub(super) fn released_waiting(&mut self, id: TaskId) {
-        if self.tasks[id].has_lost_dependencies {
+        let task = &self.tasks[id];
+        if task.has_lost_dependencies || task.run_spec.is_none() {
+            // Can never run. Lost data may still be asked for by a dependent that has not heard.
             self.recommend(id, TaskState::Forgotten);
+            return;
+        }
+        let waiters: IdSet<TaskId> = task
+            .dependents
+            .iter()
+            .filter(|&d| self.tasks[d].state == TaskState::Waiting)
+            .collect();
+        if waiters.is_empty() && !self.will_be_needed(id) {
+            // Recommended by something that has lost its reason since.
             return;
         }
         self.set_state(id, TaskState::Waiting);
@@ -21,6 +32,11 @@ impl Scheduler {
             if task.who_has.is_empty() {
                 waiting_on.insert(dependency);
             }
+            if task.state == TaskState::Erred {
+                // It may be about to be retried; looked at again when nothing is left to do.
+                self.recommendations.suspects.push(id);
+            }
+            let task = &mut self.tasks[dependency];
             if task.state == TaskState::Released {
                 // It finds its waiters itself when it gets there.
                 self.recommend(dependency, TaskState::Waiting);
@@ -28,11 +44,6 @@ impl Scheduler {
                 task.waiters.insert(id);
             }
         }
-        let waiters = self.tasks[id]
-            .dependents
-            .iter()
-            .filter(|&d| self.tasks[d].state == TaskState::Waiting)
-            .collect();
         let ready = waiting_on.is_empty();
         let task = &mut self.tasks[id];
         task.dependencies = dependencies;
@@ -41,6 +52,16 @@ impl Scheduler {
         if ready {
             self.recommend(id, TaskState::Processing);
         }
+    }
+
+    /// Somebody wants it, or a dependent is about to be retried.
+    fn will_be_needed(&self, id: TaskId) -> bool {
+        let task = &self.tasks[id];
+        !task.who_wants.is_empty()
+            || task
+                .dependents
+                .iter()
+                .any(|d| self.tasks[d].recommended == Some(TaskState::Waiting))
     }
 
     /// A dependency failed.

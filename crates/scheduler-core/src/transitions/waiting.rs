@@ -10,7 +10,7 @@ impl Scheduler {
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
-            if task.waiters.remove(id) && !task.is_needed() {
+            if task.waiters.remove(id) && task.can_be_let_go() {
                 self.recommend(dependency, TaskState::Released);
             }
         }

@@ -96,7 +96,35 @@ impl TestEnv {
     pub fn event(&mut self, event: Event) {
         self.now = self.now.after(0.001);
         self.s.handle(self.now, event, &mut self.effects);
-        assert_eq!(self.s.take_violations(), Vec::<String>::new());
+        let violations = self.s.take_violations();
+        assert!(violations.is_empty(), "{violations:?}\n{}", self.log());
+    }
+
+    /// The latest transitions.
+    pub fn log(&self) -> String {
+        let mut lines: Vec<String> = self
+            .s
+            .transition_log()
+            .rev()
+            .take(60)
+            .map(|e| {
+                let to: Vec<String> = e
+                    .recommendations
+                    .iter()
+                    .map(|(k, s)| format!("{k}:{}", s.as_str()))
+                    .collect();
+                format!(
+                    "{} {}->{} [{}] {}",
+                    e.key,
+                    e.start.as_str(),
+                    e.finish.as_str(),
+                    to.join(" "),
+                    e.stimulus_id
+                )
+            })
+            .collect();
+        lines.reverse();
+        lines.join("\n")
     }
 
     pub fn pass(&mut self, seconds: f64) {

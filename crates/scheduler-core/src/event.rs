@@ -272,8 +272,9 @@ pub enum Event {
     /// Run the policies of the active memory manager now (`amm_handler`: `run_once`).
     RunMemoryManager,
     /// Move everything that only this worker holds elsewhere, so that it can be closed
-    /// (`retire_workers`): sets its status to `closing_gracefully`, tells it, and runs the memory
-    /// manager at once. Progress: [`crate::Scheduler::retirement`].
+    /// (`retire_workers`): sets its status to `closing_gracefully`, tells it, and makes the memory
+    /// manager due at once ([`crate::Scheduler::poll_timeout`]), so that several workers can be named
+    /// before it runs. Progress: [`crate::Scheduler::retirement`].
     RetireWorker {
         /// Who.
         worker: WorkerId,

@@ -15,7 +15,7 @@ pub mod graph;
 pub mod ids;
 pub mod opaque;
 mod placement;
-mod policy;
+pub mod policy;
 mod sets;
 mod state;
 mod stimuli;
@@ -155,7 +155,7 @@ impl Scheduler {
             violations: Vec::new(),
             observe: false,
             stealing: policy::stealing::Stealing::new(config.work_stealing),
-            memory_manager: policy::memory_manager::MemoryManager::default(),
+            memory_manager: policy::memory_manager::MemoryManager::new(config.amm_start),
             timers: stimuli::Timers::default(),
             no_workers_since: None,
             idle_since: None,

@@ -174,7 +174,7 @@ impl Scheduler {
         })?;
         let queued = self.queues.iter().any(|q| q.contains(id));
         rule(queued == (state == Queued), || say("queue is wrong"))?;
-        rule(!task.waiting_on.is_empty() == (state == Waiting), || {
+        rule(task.waiting_on.is_empty() != (state == Waiting), || {
             say("waiting_on does not agree with the state")
         })?;
         if state.is_under_way() {

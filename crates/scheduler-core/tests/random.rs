@@ -255,10 +255,14 @@ impl Sim {
     }
 
     fn answer_steal(&mut self, w: u32, given: Option<bool>) {
-        let Some(worker) = self.workers.get_mut(&w) else {
-            return;
+        let requests = match self.workers.get_mut(&w) {
+            Some(worker) => std::mem::take(&mut worker.steal_requests),
+            None => return,
         };
-        for (name, stimulus_id) in std::mem::take(&mut worker.steal_requests) {
+        for (name, stimulus_id) in requests {
+            let Some(worker) = self.workers.get_mut(&w) else {
+                return;
+            };
             let has = worker.tasks.iter().any(|(n, _)| *n == name);
             let state: Option<Arc<str>> = match (has, given) {
                 (false, _) => None,
@@ -280,7 +284,6 @@ impl Sim {
             };
             self.past.push(event.clone());
             self.event(event);
-            return self.answer_steal(w, given);
         }
     }
 
@@ -292,10 +295,10 @@ impl Sim {
             return;
         }
         info.name = format!("name-{}", id % 7).into();
-        if kind % 5 == 0 {
+        if kind.is_multiple_of(5) {
             info.resources = vec![("GPU".into(), 1.0)];
         }
-        if kind % 11 == 0 {
+        if kind.is_multiple_of(11) {
             info.release = "2.30.1".into();
         }
         info.memory_limit = u64::from(kind % 2) * 1_000_000;
@@ -405,7 +408,7 @@ impl Sim {
         if drop_lost {
             update.lost_dependencies = LostDependencies::DropTasks;
         }
-        if group % 16 == 0 {
+        if group.is_multiple_of(16) {
             update.release = "2.30.1".into();
         }
         self.names.extend(names);
@@ -458,10 +461,10 @@ impl Sim {
             Op::Repeat(p) => {
                 if let Some(event) = pick(&self.past, p) {
                     // A worker tells the truth about what it holds now.
-                    if let Event::TaskFinished(m) = &event {
-                        if let Some(w) = self.workers.get_mut(&m.worker.0) {
-                            w.data.insert(m.key.to_text());
-                        }
+                    if let Event::TaskFinished(m) = &event
+                        && let Some(w) = self.workers.get_mut(&m.worker.0)
+                    {
+                        w.data.insert(m.key.to_text());
                     }
                     self.event(event);
                 }
@@ -767,7 +770,7 @@ fn run(ops: Vec<Op>, config: CoreConfig) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_breaks_with_queueing(ops in prop::collection::vec(op(), 1..120)) {

@@ -71,6 +71,15 @@ impl TaskQueue {
         None
     }
 
+    /// Queued tasks in no particular order.
+    pub(crate) fn unordered(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.heap
+            .iter()
+            .map(|Reverse(e)| e)
+            .filter(|e| self.live.get(&e.task.0) == Some(&e.sequence))
+            .map(|e| e.task)
+    }
+
     /// All queued tasks, next one first.
     pub(crate) fn sorted(&self) -> Vec<TaskId> {
         let mut entries: Vec<&Entry> = self

@@ -240,6 +240,16 @@ impl Scheduler {
                 self.steal_response(worker, &key, state.as_deref(), &stimulus_id);
             }
             Event::SetStealing { enabled } => self.set_stealing(enabled),
+            Event::SetMemoryManager { enabled } => self.memory_manager.running = enabled,
+            Event::RunMemoryManager => self.run_memory_manager(true),
+            Event::RetireWorker {
+                worker,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "retire-workers");
+                self.retire_worker(worker);
+            }
+            // Every other event is handled by one of the functions above.
             _ => {}
         }
     }

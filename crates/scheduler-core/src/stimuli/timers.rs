@@ -28,9 +28,18 @@ pub fn heartbeat_interval(n: usize) -> f64 {
 pub(crate) struct Timers {
     ttl: Option<Timestamp>,
     no_workers: Option<Timestamp>,
-    pub(crate) stealing: Option<Timestamp>,
-    pub(crate) memory_manager: Option<Timestamp>,
-    pub(crate) retirement: Option<Timestamp>,
+    stealing: Option<Timestamp>,
+    memory_manager: Option<Timestamp>,
+    retirement: Option<Timestamp>,
+    /// A worker began to retire.
+    memory_manager_once: Option<Timestamp>,
+}
+
+impl Timers {
+    /// Runs the memory manager as soon as the events at hand are done.
+    pub(crate) fn run_memory_manager_now(&mut self, now: Timestamp) {
+        self.memory_manager_once = Some(now);
+    }
 }
 
 impl Scheduler {
@@ -68,6 +77,7 @@ impl Scheduler {
             t.stealing,
             t.memory_manager,
             t.retirement,
+            t.memory_manager_once,
         ]
         .into_iter()
         .flatten()
@@ -87,8 +97,11 @@ impl Scheduler {
         if due(&mut self.timers.stealing) {
             self.balance();
         }
-        if due(&mut self.timers.memory_manager) || due(&mut self.timers.retirement) {
-            self.run_memory_manager();
+        let periodic = due(&mut self.timers.memory_manager);
+        let retiring = due(&mut self.timers.retirement);
+        let once = due(&mut self.timers.memory_manager_once);
+        if periodic || retiring || once {
+            self.run_memory_manager(self.memory_manager.running);
         }
     }
 

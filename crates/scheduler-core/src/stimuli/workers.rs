@@ -85,6 +85,7 @@ impl Scheduler {
         if !self.workers_drained(id) {
             self.violation(format!("tasks are left on removed worker {address}"));
         }
+        self.memory_manager.forget_worker(id);
         self.workers.drop_removed(id);
         self.out.push(Effect::WorkerRemoved {
             worker: id,
@@ -206,7 +207,7 @@ impl Scheduler {
         self.refresh_no_workers_since();
     }
 
-    pub(super) fn set_worker_status(&mut self, id: WorkerId, status: WorkerStatus) {
+    pub(crate) fn set_worker_status(&mut self, id: WorkerId, status: WorkerStatus) {
         self.worker_status_changed(id, status);
         self.send(id, |stimulus_id| WorkerMsg::StatusChange {
             status,

@@ -1,9 +1,12 @@
 //! The ops of the scheduler itself, one file per op or family, and their table.
 
+pub mod adaptive;
 pub mod broadcast;
+pub mod call_stack;
 pub mod gather;
 pub mod identity;
 pub mod idle;
+pub mod logs;
 pub mod plugins;
 pub mod restart;
 pub mod worker;
@@ -12,6 +15,11 @@ use crate::rpc::RpcTable;
 
 /// Registers all of them.
 pub fn register(table: &mut RpcTable) {
+    table.add("adaptive_target", adaptive::adaptive_target);
+    table.add("workers_to_close", adaptive::workers_to_close);
+    table.add("call_stack", call_stack::call_stack);
+    table.add("logs", logs::logs);
+    table.add("worker_logs", logs::worker_logs);
     table.add("identity", identity::identity);
     table.add("broadcast", broadcast::broadcast);
     table.add("gather", gather::gather);

@@ -17,6 +17,8 @@ use crate::clients::ClientTable;
 use crate::context::{Context, Identity, Shutdown};
 use crate::extensions::Extensions;
 use crate::hooks::Extension;
+use crate::http::{self, HttpListener};
+use crate::logging::{self, LogOptions};
 use crate::nannies::NannyTable;
 use crate::observers::{Observed, ObserverReceiver};
 use crate::peers::PeerPool;
@@ -58,6 +60,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The dashboard port cannot be served.
+    #[error(transparent)]
+    Http(#[from] http::BindError),
     /// The operating system refuses.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -88,8 +93,9 @@ pub fn main(words: &[String]) -> ExitCode {
 fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), StartError> {
     let mut config = Config::load(&Env::from_process())?;
     args.apply(&mut config)?;
-    init_logging();
-    for warning in warnings.iter().chain(config.notices()) {
+    let (options, problems) = LogOptions::from_config(&config);
+    logging::start(options);
+    for warning in warnings.iter().chain(config.notices()).chain(&problems) {
         tracing::warn!(target: "distributed.scheduler", "{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -100,14 +106,6 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
     // Sessions that do not end by themselves are dropped.
     runtime.shutdown_background();
     result
-}
-
-fn init_logging() {
-    // A second scheduler in the same process (tests) keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::INFO)
-        .try_init();
 }
 
 const RULE: &str = "-----------------------------------------------";
@@ -145,6 +143,7 @@ pub struct Running {
 /// When an address cannot be listened on, or the core thread cannot be started.
 pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
     let (tcp, address) = listen(args, &config).await?;
+    let http = http::bind(&args.dashboard_address, &config).await?;
     let workers = Arc::<WorkerTable>::default();
     let (sender, observed) = observers::channel();
     let core = core_thread::start(core_config(&config), Arc::clone(&workers), sender)?;
@@ -172,7 +171,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         identity: Identity {
             id: format!("Scheduler-{}", uuid::Uuid::new_v4()),
             address: address.into(),
-            dashboard_port: None,
+            dashboard_port: Some(http.port),
             started: clock::now(),
         },
         settings,
@@ -181,6 +180,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     });
     tracing::info!(target: "distributed.scheduler", "State start");
     tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", context.identity.address);
+    announce_dashboard(&context, &http);
     for extension in &context.extensions {
         extension.started(&context);
     }
@@ -195,7 +195,49 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     tasks.spawn(listener::accept(Arc::clone(&context), tcp, policy, socket));
     tasks.spawn(observe(Arc::clone(&context), observed));
     tasks.spawn(watch_idle(Arc::clone(&context)));
+    serve_http(&context, args, http, &mut tasks);
     Ok(Running { context, tasks })
+}
+
+/// The log line that launchers and people look for.
+fn announce_dashboard(context: &Context, http: &HttpListener) {
+    for warning in &http.warnings {
+        tracing::warn!(target: "distributed.http", "{warning}");
+    }
+    let template = context
+        .config
+        .str("distributed.dashboard.link")
+        .unwrap_or_default();
+    let host = oxidask_wire::connection::Address::parse(&context.identity.address)
+        .map_or_else(|_| String::new(), |address| address.host.to_string());
+    let variable = |name: &str| std::env::var(name).ok();
+    let link = http::dashboard_link(&template, &host, http.port, variable).unwrap_or_else(|name| {
+        tracing::warn!(target: "distributed.scheduler", "distributed.dashboard.link names {name}, which has no value");
+        format!(":{}", http.port)
+    });
+    tracing::info!(target: "distributed.scheduler", "  dashboard at:  {link:>25}");
+}
+
+/// Serves the pages for as long as the scheduler runs.
+fn serve_http(
+    context: &Arc<Context>,
+    args: &SchedulerArgs,
+    listener: HttpListener,
+    tasks: &mut tokio::task::JoinSet<()>,
+) {
+    let pages = http::Pages::from_config(&context.config, &args.dashboard_prefix, args.dashboard);
+    let ticks = Arc::<http::Ticks>::default();
+    let live = Arc::new(http::Live::new(Arc::clone(context), Arc::clone(&ticks)));
+    let (router, problems) = http::router(live, &pages);
+    for problem in problems {
+        tracing::warn!(target: "distributed.http", "{problem}");
+    }
+    let every = context
+        .config
+        .seconds("distributed.admin.system-monitor.interval");
+    let every = clock::seconds(every.unwrap_or(0.5));
+    tasks.spawn(async move { ticks.run(every).await });
+    tasks.spawn(http::serve(listener, router));
 }
 
 /// The extensions, with their ops registered.

@@ -155,7 +155,7 @@ fn metrics(scheduler: &Scheduler) -> Metrics {
                 .all_durations()
                 .filter(|(name, _)| ***name == *action)
                 .map(|(_, time)| time)
-                .sum()
+                .fold(0.0, |sum, time| sum + time)
         };
         prefixes.push(PrefixFigures {
             name: prefix.name().to_string(),
@@ -165,8 +165,10 @@ fn metrics(scheduler: &Scheduler) -> Metrics {
             nbytes: prefix.nbytes_total(),
             state_totals: prefix
                 .state_counts()
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
                 .map(|(state, count)| (state.as_str(), count))
-                .to_vec(),
+                .collect(),
         });
     }
     let forgotten = TaskState::Forgotten.as_str();
@@ -239,7 +241,7 @@ fn literal_key(value: &ConfigValue) -> Option<Key> {
 
 fn priority(task: TaskView<'_>) -> Option<String> {
     task.priority()
-        .map(|[user, generation, order]| format!("({user}, {generation}, {order})"))
+        .map(|[user, generation, order]| format!("({}, {generation}, {order})", user + 0.0))
 }
 
 fn worker_page(worker: WorkerView<'_>) -> WorkerPage {

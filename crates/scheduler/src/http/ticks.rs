@@ -15,12 +15,14 @@ pub struct Ticks {
 impl Ticks {
     /// Ticks for as long as it is polled.
     pub async fn run(&self, every: Duration) {
-        let mut interval = tokio::time::interval(every.max(Duration::from_millis(20)));
+        let every = every.max(Duration::from_millis(20));
+        let mut interval = tokio::time::interval(every);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
         loop {
             interval.tick().await;
-            let micros = u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let late = last.elapsed().saturating_sub(every);
+            let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
             last = Instant::now();
             self.count.fetch_add(1, Ordering::Relaxed);
             self.longest_micros.fetch_max(micros, Ordering::Relaxed);
@@ -33,7 +35,7 @@ impl Ticks {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The longest time between two ticks since the last call, in seconds.
+    /// How late the latest of all ticks since the last call was, in seconds.
     #[expect(
         clippy::cast_precision_loss,
         reason = "microseconds of a pause fit 53 bits"

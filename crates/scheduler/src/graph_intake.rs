@@ -5,10 +5,14 @@
 //! `g3` (2023.4.0 – 2025.3.1, pickled `HighLevelGraph`), `g4` (≥ 2025.4.0, pickled expression).
 //! `fields` reads what they have in common, `options` what is asked for single tasks.
 
+mod by_python;
 mod fields;
 mod g1;
+mod g2;
+mod g3;
 mod g4;
 mod options;
+mod order;
 mod split;
 
 use std::sync::Arc;
@@ -19,7 +23,7 @@ use oxidask_scheduler_core::effect::{ClientMsg, TaskError};
 use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask};
 use oxidask_scheduler_core::opaque::Opaque;
-use oxidask_wire::message::ErrorObject;
+use oxidask_wire::message::{ErrorObject, Message};
 use oxidask_wire::pickle::Exception;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
@@ -27,6 +31,7 @@ use oxidask_wire::value::Value;
 use crate::clients::ClientEntry;
 use crate::clock;
 use crate::context::Context;
+use crate::python_host::HostError;
 use crate::releases::compatibility;
 use fields::Fields;
 
@@ -42,14 +47,9 @@ pub enum GraphError {
     /// The graph cannot be read.
     #[error(transparent)]
     Intake(#[from] oxidask_graph::IntakeError),
-    /// It needs Python, and there is none.
-    #[error("this graph can only be expanded by Python ({reason}), and {host}")]
-    NeedsPython {
-        /// Why.
-        reason: String,
-        /// What is wrong with the Python host.
-        host: String,
-    },
+    /// It needs Python, which failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
 }
 
 /// Tasks of a submission, before they go to the core.
@@ -87,6 +87,9 @@ async fn take_in(
         Ok(taken) => taken,
         Err(error) => return Err((fields.keys, error)),
     };
+    for extension in &context.extensions {
+        extension.graph_updated(context, &fields.keys);
+    }
     let update = GraphUpdate {
         client: client.id,
         tasks: taken.tasks,
@@ -117,19 +120,13 @@ async fn expand(
     if let Some(expr) = message.remove("expr_ser") {
         return g4::expand(context, release, &expr, fields).await;
     }
-    if message.get("graph_header").is_some() {
-        return Err(unsupported("pickled HighLevelGraph"));
+    if let Some(header) = message.remove("graph_header") {
+        let frames = message.remove("graph_frames").unwrap_or_default();
+        return g3::expand(context, release, &header, &frames, fields).await;
     }
-    if message.get("hlg").is_some_and(|hlg| !hlg.is_nil()) {
-        return Err(unsupported("packed layers"));
-    }
-    g1::expand(message, fields)
-}
-
-fn unsupported(form: &str) -> GraphError {
-    GraphError::NeedsPython {
-        reason: form.to_owned(),
-        host: "this form is not supported yet".to_owned(),
+    match message.remove("hlg") {
+        None | Some(Value::Nil) => g1::expand(message, fields),
+        Some(hlg) => g2::expand(context, release, hlg, fields).await,
     }
 }
 
@@ -138,19 +135,45 @@ fn refuse(client: &ClientEntry, keys: Vec<Key>, error: &GraphError) {
     let Some(connection) = &client.connection else {
         return;
     };
-    let exception = Exception::runtime_error(error.to_string());
-    let text: Arc<str> = exception.repr().into();
-    let exception = Opaque::new(ErrorObject::Pickle(exception.pickle()));
+    let error = task_error(error);
     let erred = |key| ClientMsg::TaskErred {
         key,
-        error: TaskError::Remote {
-            exception: exception.clone(),
-            traceback: None,
-            exception_text: Arc::clone(&text),
-            traceback_text: Arc::default(),
-        },
+        error: error.clone(),
     };
-    connection
-        .outbox
-        .send_core(keys.into_iter().map(erred).collect());
+    let erred = keys.into_iter().map(erred).collect();
+    connection.outbox.send_core(erred);
+}
+
+/// What the client raises: the exception of the Python host's code itself, or a text.
+fn task_error(error: &GraphError) -> TaskError {
+    let exception = Exception::runtime_error(error.to_string());
+    let mut told = TaskError::Remote {
+        exception: Opaque::new(ErrorObject::Pickle(exception.pickle())),
+        traceback: None,
+        exception_text: exception.repr().into(),
+        traceback_text: Arc::default(),
+    };
+    if let GraphError::Host(HostError::Raised(raised)) = error
+        && let TaskError::Remote {
+            exception,
+            traceback,
+            traceback_text,
+            ..
+        } = &mut told
+    {
+        let message = Message::from_frames(raised.message.clone().into_iter());
+        if let Ok(map) = message.and_then(|message| message.value()) {
+            let object = |name: &str| match map.get(name)? {
+                Value::Payload(payload) => Some(ErrorObject::Payload(Arc::clone(payload))),
+                Value::Bin(pickle) => Some(ErrorObject::Pickle(pickle.clone())),
+                _ => None,
+            };
+            if let Some(original) = object("exception") {
+                *exception = Opaque::new(original);
+                *traceback = object("traceback").map(Opaque::new);
+            }
+        }
+        *traceback_text = raised.traceback.as_str().into();
+    }
+    told
 }

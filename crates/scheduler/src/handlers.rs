@@ -1,38 +1,66 @@
 //! The ops of the scheduler itself, one file per op or family, and their table.
 
-pub mod adaptive;
 pub mod broadcast;
-pub mod call_stack;
 pub mod gather;
 pub mod identity;
 pub mod idle;
-pub mod logs;
 pub mod plugins;
+pub mod profile;
+pub mod queries;
 pub mod restart;
+pub mod stimuli;
+pub mod task_stream;
 pub mod worker;
 
 use crate::rpc::RpcTable;
 
 /// Registers all of them.
 pub fn register(table: &mut RpcTable) {
-    table.add("adaptive_target", adaptive::adaptive_target);
-    table.add("workers_to_close", adaptive::workers_to_close);
-    table.add("call_stack", call_stack::call_stack);
-    table.add("logs", logs::logs);
-    table.add("worker_logs", logs::worker_logs);
-    table.add("identity", identity::identity);
+    register_questions(table);
+    register_changes(table);
     table.add("broadcast", broadcast::broadcast);
-    table.add("gather", gather::gather);
     table.add("proxy", broadcast::proxy);
+    table.add("worker_logs", broadcast::worker_logs);
+    table.add("gather", gather::gather);
+    table.add("call_stack", profile::call_stack);
+    table.add("profile", profile::profile);
     table.add("register_worker_plugin", plugins::register_worker_plugin);
-    table.add(
-        "unregister_worker_plugin",
-        plugins::unregister_worker_plugin,
-    );
+    table.add("unregister_worker_plugin", plugins::unregister_worker_plugin);
     table.add("register_nanny_plugin", plugins::register_nanny_plugin);
     table.add("unregister_nanny_plugin", plugins::unregister_nanny_plugin);
+    table.add("heartbeat_worker", worker::heartbeat_worker);
+}
+
+fn register_questions(table: &mut RpcTable) {
+    table.add("identity", identity::identity);
+    table.add("versions", queries::versions);
+    table.add("who_has", queries::who_has);
+    table.add("has_what", queries::has_what);
+    table.add("processing", queries::processing);
+    table.add("ncores", queries::ncores);
+    table.add("ncores_running", queries::ncores_running);
+    table.add("nbytes", queries::nbytes);
+    table.add("get_task_status", queries::get_task_status);
+    table.add("get_task_prefix_states", queries::get_task_prefix_states);
+    table.add("get_story", queries::get_story);
+    table.add("get_logs", queries::get_logs);
+    table.add("logs", queries::get_logs);
+    table.add("check_idle", idle::check_idle);
+}
+
+fn register_changes(table: &mut RpcTable) {
+    table.add("cancel", stimuli::cancel);
+    table.add("retry", stimuli::retry);
+    table.add("update_data", stimuli::update_data);
+    table.add("set_restrictions", stimuli::set_restrictions);
+    table.add("add_keys", stimuli::add_keys);
+    table.add("set_resources", stimuli::set_resources);
+    table.add("unregister", stimuli::unregister);
+    table.add("amm_handler", stimuli::amm_handler);
+    table.add("amm_start", stimuli::amm_start);
+    table.add("amm_stop", stimuli::amm_stop);
+    table.add("amm_run_once", stimuli::amm_run_once);
+    table.add("terminate", stimuli::terminate);
     table.add("restart", restart::restart);
     table.add("restart_workers", restart::restart_workers);
-    table.add("check_idle", idle::check_idle);
-    table.add("heartbeat_worker", worker::heartbeat_worker);
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use oxidask_key::Key;
 use oxidask_scheduler_core::effect::TransitionEffect;
 use oxidask_wire::value::Value;
 
@@ -49,16 +50,14 @@ pub trait Extension: Send + Sync {
     ) {
     }
 
+    /// A client submitted a graph with these outputs.
+    fn graph_updated(&self, _context: &Arc<Context>, _keys: &[Key]) {}
+
     /// A task changed state (only while transitions are observed).
     fn transition(&self, _context: &Arc<Context>, _transition: &TransitionEffect) {}
 
     /// All tasks were forgotten (`restart`).
     fn restarted(&self, _context: &Arc<Context>) {}
-
-    /// Metrics for `/metrics`.
-    fn metrics(&self) -> Vec<crate::http::Family> {
-        Vec::new()
-    }
 
     /// Something is to be written to the event log under these topics. The extension that keeps
     /// the log implements it.

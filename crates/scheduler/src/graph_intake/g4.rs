@@ -1,47 +1,73 @@
-//! Releases from 2025.4.0 on: a pickled expression.
+//! Releases from 2025.4.0 on: a pickled expression, split natively where its class is known.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use oxidask_graph::{Intake, decode_plain};
+use oxidask_wire::payload::Payload;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
 use super::options::value_of;
-use super::{GraphError, Taken, split};
+use super::{GraphError, Taken, by_python, split};
 use crate::context::Context;
+use crate::python_host::{ExpandRequest, SubmittedGraph};
 
 /// Bytes that a graph may have when it is decompressed and joined.
 const MAX_GRAPH_BYTES: usize = 4 << 30;
+/// Graphs of at least this many bytes are split on a thread of their own.
+const LARGE_GRAPH: usize = 1 << 20;
 
 /// The tasks of the expression.
 pub(super) async fn expand(
-    _context: &Arc<Context>,
-    _release: Release,
+    context: &Arc<Context>,
+    release: Release,
     expr: &Value,
-    fields: &mut Fields,
+    fields: &Fields,
 ) -> Result<Taken, GraphError> {
-    let frames = frames_of(expr)?;
-    let needs_python = |reason: String| GraphError::NeedsPython {
-        reason,
-        host: "this scheduler has no Python host yet".to_owned(),
+    let payload = expr
+        .as_payload()
+        .ok_or_else(|| GraphError::Malformed(format!("`expr_ser` is a {}", expr.type_name())))?;
+    let frames = frames_of(payload)?;
+    let reason = match plain(&fields.annotations)? {
+        Err(reason) => reason,
+        Ok(annotations) => match split_expr(&frames, fields).await? {
+            Intake::Split(graph) => return Ok(split::taken(graph, &annotations, fields)),
+            Intake::NeedsPython(reason) => reason.to_string(),
+        },
     };
-    let annotations = match plain(&fields.annotations) {
-        Ok(annotations) => annotations,
-        Err(reason) => return Err(needs_python(reason)),
+    tracing::debug!("a graph goes to the Python host: {reason}");
+    let request = ExpandRequest {
+        graph: SubmittedGraph::Expression {
+            header: payload.header_bytes().clone(),
+            frames,
+        },
+        keys: fields.keys.clone(),
+        annotations: pickled_annotations(&fields.annotations)?,
+        release,
     };
-    match oxidask_graph::intake::expr::split_expr(&frames, &fields.keys, Default::default())? {
-        Intake::Split(graph) => Ok(split::taken(graph, &annotations, fields)),
-        Intake::NeedsPython(reason) => Err(needs_python(reason.to_string())),
+    by_python::expand(context, request, fields).await
+}
+
+async fn split_expr(frames: &[Bytes], fields: &Fields) -> Result<Intake, GraphError> {
+    let split = |frames: &[Bytes], keys: &[oxidask_key::Key]| {
+        oxidask_graph::intake::expr::split_expr(frames, keys, Default::default())
+    };
+    if frames.iter().map(Bytes::len).sum::<usize>() < LARGE_GRAPH {
+        return Ok(split(frames, &fields.keys)?);
+    }
+    let (frames, keys) = (frames.to_vec(), fields.keys.clone());
+    let done = tokio::task::spawn_blocking(move || split(&frames, &keys)).await;
+    match done {
+        Ok(intake) => Ok(intake?),
+        Err(error) => Err(GraphError::Malformed(format!("cannot be split: {error}"))),
     }
 }
 
 /// The pickle and its buffers.
-fn frames_of(expr: &Value) -> Result<Vec<bytes::Bytes>, GraphError> {
-    let malformed = |what: String| GraphError::Malformed(format!("`expr_ser`: {what}"));
-    let payload = expr
-        .as_payload()
-        .ok_or_else(|| malformed(format!("a {}", expr.type_name())))?;
+fn frames_of(payload: &Payload) -> Result<Vec<Bytes>, GraphError> {
+    let malformed = |what: String| GraphError::Malformed(format!("a pickled field: {what}"));
     let pickle = payload
         .as_pickle(MAX_GRAPH_BYTES)
         .map_err(|error| malformed(error.to_string()))?;
@@ -49,15 +75,22 @@ fn frames_of(expr: &Value) -> Result<Vec<bytes::Bytes>, GraphError> {
     Ok(std::iter::once(pickle).chain(buffers).collect())
 }
 
+/// Annotations of the whole submission as the pickle they came in.
+pub(super) fn pickled_annotations(annotations: &Value) -> Result<Vec<Bytes>, GraphError> {
+    match annotations {
+        Value::Payload(payload) => frames_of(payload),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The annotations of the whole submission; why not, when they are more than plain values.
-pub(super) fn plain(annotations: &Value) -> Result<Value, String> {
+fn plain(annotations: &Value) -> Result<Result<Value, String>, GraphError> {
     let Value::Payload(payload) = annotations else {
-        return Ok(annotations.clone());
+        return Ok(Ok(annotations.clone()));
     };
-    let pickle = payload
-        .as_pickle(64 << 20)
-        .map_err(|error| error.to_string())?;
-    let (pickle, buffers) = pickle.ok_or("annotations are not pickled")?;
-    let plain = decode_plain(pickle, buffers).map_err(|error| format!("annotations: {error}"))?;
-    Ok(value_of(plain))
+    let mut frames = frames_of(payload)?.into_iter();
+    let pickle = frames.next().unwrap_or_default();
+    Ok(decode_plain(pickle, frames.collect())
+        .map(value_of)
+        .map_err(|error| format!("annotations: {error}")))
 }

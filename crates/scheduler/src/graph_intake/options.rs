@@ -74,11 +74,7 @@ fn make(annotations: Vec<(String, Value)>, actor: bool) -> TaskOptions {
             .map(|(_, value)| value)
             .filter(|value| !value.is_nil())
     };
-    let span_id = get("span")
-        .and_then(|span| span.get("ids"))
-        .and_then(Value::as_seq)
-        .and_then(|ids| ids.last()?.as_str())
-        .map(Arc::from);
+    let span_id = get("span").and_then(last_span);
     TaskOptions {
         priority: get("priority").and_then(Value::as_f64),
         workers: get("workers").map(texts),
@@ -97,6 +93,17 @@ fn make(annotations: Vec<(String, Value)>, actor: bool) -> TaskOptions {
             OpaqueAnnotations(Opaque::new(map))
         }),
     }
+}
+
+/// The span that a map of annotations names.
+pub(super) fn span_id(annotations: &Value) -> Option<Arc<str>> {
+    annotations.get("span").and_then(last_span)
+}
+
+/// The innermost span: `{name: (…), ids: (…)}`.
+fn last_span(span: &Value) -> Option<Arc<str>> {
+    let ids = span.get("ids")?.as_seq()?;
+    Some(ids.last()?.as_str()?.into())
 }
 
 /// One text or number, or several.

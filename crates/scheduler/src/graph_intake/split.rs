@@ -1,23 +1,27 @@
 //! Split graphs → tasks of the core: order, options, run specs.
 
-use std::collections::HashMap;
-
 use oxidask_graph::{Spec, SplitGraph, SplitTask};
-use oxidask_key::Key;
 use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::worker::RunSpec;
 use oxidask_wire::value::Value;
 
-use super::Taken;
 use super::fields::Fields;
 use super::options::Options;
+use super::{Taken, order};
 
 /// What the core is given for a graph that was split. Ordered before it is culled, as stock does.
 pub(super) fn taken(mut graph: SplitGraph, annotations: &Value, fields: &Fields) -> Taken {
     let order = match &fields.order {
         Some(order) => order.clone(),
-        None => order_of(&graph.tasks),
+        None => {
+            let tasks = graph.tasks.iter();
+            order::depth_first(
+                &tasks
+                    .map(|t| (&t.key, &t.dependencies[..]))
+                    .collect::<Vec<_>>(),
+            )
+        }
     };
     oxidask_graph::cull::cull(&mut graph.tasks, &fields.keys);
     let mut options = Options::new(annotations, graph.annotations);
@@ -49,36 +53,4 @@ fn run_spec(spec: Spec) -> RunSpec {
             kwargs,
         },
     }
-}
-
-/// A depth-first order: a task comes after what it needs, and soon after it.
-fn order_of(tasks: &[SplitTask]) -> HashMap<Key, i64> {
-    let index: HashMap<&Key, usize> = tasks.iter().enumerate().map(|(i, t)| (&t.key, i)).collect();
-    let mut order = HashMap::with_capacity(tasks.len());
-    let mut entered = vec![false; tasks.len()];
-    for start in 0..tasks.len() {
-        // (task, next dependency to look at); explicit, as graphs may be deep.
-        let mut stack = vec![(start, 0)];
-        while let Some((i, next)) = stack.pop() {
-            let Some(task) = tasks.get(i) else { continue };
-            if next == 0 && std::mem::replace(&mut entered[i], true) {
-                continue;
-            }
-            match task.dependencies.get(next) {
-                Some(dependency) => {
-                    stack.push((i, next + 1));
-                    if let Some(&d) = index.get(dependency)
-                        && !entered[d]
-                    {
-                        stack.push((d, 0));
-                    }
-                }
-                None => {
-                    let number = i64::try_from(order.len()).unwrap_or(i64::MAX);
-                    order.insert(task.key.clone(), number);
-                }
-            }
-        }
-    }
-    order
 }

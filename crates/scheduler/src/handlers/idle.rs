@@ -1,7 +1,9 @@
 //! `check_idle`: since when nothing was to be done.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::ids::Timestamp;
 use oxidask_wire::value::Value;
 
@@ -19,6 +21,8 @@ pub async fn check_idle(context: Arc<Context>, _call: Call) -> Reply {
 ///
 /// # Errors
 /// When the core has stopped.
-pub async fn check(_context: &Context) -> Result<Option<Timestamp>, CoreStopped> {
-    Ok(None)
+pub async fn check(context: &Context) -> Result<Option<Timestamp>, CoreStopped> {
+    let busy = context.active_graphs.load(Ordering::Relaxed) > 0;
+    context.core.send(Event::CheckIdle { busy });
+    context.core.query(|state| state.idle_since()).await
 }

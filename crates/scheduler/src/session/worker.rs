@@ -14,7 +14,6 @@ use oxidask_wire::dialect::Dialect;
 use oxidask_wire::error::{DecodeError, ReadError};
 use oxidask_wire::message::Message;
 use oxidask_wire::message::worker::ToWorker;
-use oxidask_wire::value::Value;
 
 use super::{Pace, stimulus};
 use crate::context::Context;
@@ -111,10 +110,6 @@ async fn handle(
     for item in message.items() {
         match incoming::step(worker, &item?, record, events)? {
             Step::Continue => {}
-            Step::Log { topic, msg } => {
-                context.core.send_batch(std::mem::take(events));
-                log_event(context, worker, topic, msg);
-            }
             Step::Extension(value) => {
                 context.core.send_batch(std::mem::take(events));
                 let peer = StreamPeer::Worker(Arc::clone(worker));
@@ -128,21 +123,6 @@ async fn handle(
     }
     context.core.send_batch(std::mem::take(events));
     Ok(open)
-}
-
-/// `log-event` of a worker; a map learns which worker it came from.
-fn log_event(context: &Arc<Context>, worker: &WorkerEntry, topic: Value, mut msg: Value) {
-    let topics: Vec<Arc<str>> = match &topic {
-        Value::Array(topics) => topics.iter().filter_map(Value::to_key).collect::<Vec<_>>(),
-        topic => topic.to_key().into_iter().collect(),
-    }
-    .iter()
-    .map(|key| key.to_text().into())
-    .collect();
-    if msg.as_map().is_some() && !topics.contains(&worker.info.address) {
-        msg.insert("worker", &worker.info.address);
-    }
-    context.log_event_arc(&topics, &msg);
 }
 
 /// Writes what is queued until told to close or the connection breaks.

@@ -18,8 +18,6 @@ use crate::workers::WorkerEntry;
 pub(super) enum Step {
     /// Nothing else.
     Continue,
-    /// An entry for the event log.
-    Log { topic: Value, msg: Value },
     /// An op of an extension; a map with `op`.
     Extension(Value),
     /// The worker leaves.
@@ -148,12 +146,13 @@ pub(super) fn step(
             errant_worker: errant_worker.into(),
             stimulus_id: stimulus(stimulus_id, op),
         }),
-        FromWorker::LogEvent { topic, msg } => Ok(Step::Log { topic, msg }),
         FromWorker::KeepAlive => one(Event::WorkerSeen { worker: id }),
         // The worker only confirms what the scheduler asked for.
         FromWorker::Release { .. } => Ok(Step::Continue),
         FromWorker::CloseStream => Ok(Step::Close),
-        FromWorker::Extension(_) | FromWorker::Unknown(_) => Ok(Step::Extension(item.value()?)),
+        FromWorker::LogEvent { .. } | FromWorker::Extension(_) | FromWorker::Unknown(_) => {
+            Ok(Step::Extension(item.value()?))
+        }
     }
 }
 

@@ -1,0 +1,105 @@
+//! Graphs that only Python can expand: what the Python host made of them → tasks of the core.
+
+use std::sync::Arc;
+
+use oxidask_key::Key;
+use oxidask_scheduler_core::graph::{NewTask, OpaqueAnnotations, TaskOptions};
+use oxidask_scheduler_core::opaque::Opaque;
+use oxidask_wire::message::Message;
+use oxidask_wire::value::Value;
+
+use super::fields::Fields;
+use super::options::span_id;
+use super::{GraphError, Taken, order};
+use crate::context::Context;
+use crate::python_host::{Annotations, ExpandRequest, ExpandedGraph};
+
+/// Has the graph expanded.
+pub(super) async fn expand(
+    context: &Arc<Context>,
+    request: ExpandRequest,
+    fields: &Fields,
+) -> Result<Taken, GraphError> {
+    let graph = context.python.expand(&request).await?;
+    Ok(taken(graph, fields))
+}
+
+fn taken(graph: ExpandedGraph, fields: &Fields) -> Taken {
+    let order = match &fields.order {
+        Some(order) => order.clone(),
+        None => {
+            let tasks = graph.tasks.iter();
+            order::depth_first(
+                &tasks
+                    .map(|t| (&t.key, &t.dependencies[..]))
+                    .collect::<Vec<_>>(),
+            )
+        }
+    };
+    let plain: Vec<Arc<TaskOptions>> = graph
+        .annotations
+        .iter()
+        .map(|annotations| Arc::new(options(annotations, false)))
+        .collect();
+    let of = |annotations: Option<usize>, key: &Key| {
+        let shared = annotations.and_then(|i| plain.get(i));
+        if !(fields.has_actors() && fields.is_actor(key)) {
+            return shared.cloned();
+        }
+        let own = annotations.and_then(|i| graph.annotations.get(i));
+        Some(Arc::new(match own {
+            Some(annotations) => options(annotations, true),
+            None => TaskOptions {
+                actor: true,
+                ..TaskOptions::default()
+            },
+        }))
+    };
+    let tasks = graph.tasks.into_iter().map(|task| NewTask {
+        options: of(task.annotations, &task.key),
+        order: order.get(&task.key).copied().unwrap_or(0),
+        run_spec: Some(Opaque::new(task.run_spec)),
+        dependencies: task.dependencies,
+        key: task.key,
+    });
+    Taken {
+        tasks: tasks.collect(),
+    }
+}
+
+fn options(annotations: &Annotations, actor: bool) -> TaskOptions {
+    let text = |text: &String| Arc::from(text.as_str());
+    let whole = whole(annotations);
+    TaskOptions {
+        priority: annotations.priority,
+        workers: annotations
+            .workers
+            .as_ref()
+            .map(|workers| workers.iter().map(text).collect()),
+        allow_other_workers: annotations.allow_other_workers,
+        retries: annotations.retries,
+        resources: annotations
+            .resources
+            .iter()
+            .map(|(name, amount)| (text(name), *amount))
+            .collect(),
+        actor,
+        data_producer: false,
+        span_id: span_id(&whole),
+        annotations: whole
+            .as_map()
+            .is_some_and(|map| !map.is_empty())
+            .then(|| OpaqueAnnotations(Opaque::new(whole.encode()))),
+    }
+}
+
+/// The annotations as a map. What msgpack cannot express is left out: workers only look at a few
+/// entries that it can.
+fn whole(annotations: &Annotations) -> Value {
+    let message = Message::from_frames(annotations.encoded.clone().into_iter());
+    let Ok(Value::Map(mut entries)) = message.and_then(|message| message.value()) else {
+        return Value::Nil;
+    };
+    entries.retain(|(_, value)| value.as_payload().is_none());
+    Value::Map(entries)
+}

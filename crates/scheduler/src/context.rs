@@ -50,6 +50,8 @@ pub struct Context {
     pub recorders: AtomicUsize,
     /// How many want to know of every transition.
     pub transition_observers: parking_lot::Mutex<usize>,
+    /// Held (exclusively) while copies are made or moved, (shared) while workers retire.
+    pub replica_lock: tokio::sync::RwLock<()>,
     /// Graphs that are being expanded.
     pub active_graphs: AtomicUsize,
     /// Subscribers of `subscribe_worker_status`.

@@ -7,7 +7,10 @@ pub mod idle;
 pub mod plugins;
 pub mod profile;
 pub mod queries;
+pub mod replicate;
 pub mod restart;
+pub mod retire;
+pub mod scatter;
 pub mod stimuli;
 pub mod task_stream;
 pub mod worker;
@@ -22,10 +25,19 @@ pub fn register(table: &mut RpcTable) {
     table.add("proxy", broadcast::proxy);
     table.add("worker_logs", broadcast::worker_logs);
     table.add("gather", gather::gather);
+    table.add("scatter", scatter::scatter);
+    table.add("replicate", replicate::replicate);
+    table.add("rebalance", replicate::rebalance);
+    table.add("retire_workers", retire::retire_workers);
+    table.add("workers_to_close", retire::workers_to_close);
+    table.add("adaptive_target", retire::adaptive_target);
     table.add("call_stack", profile::call_stack);
     table.add("profile", profile::profile);
     table.add("register_worker_plugin", plugins::register_worker_plugin);
-    table.add("unregister_worker_plugin", plugins::unregister_worker_plugin);
+    table.add(
+        "unregister_worker_plugin",
+        plugins::unregister_worker_plugin,
+    );
     table.add("register_nanny_plugin", plugins::register_nanny_plugin);
     table.add("unregister_nanny_plugin", plugins::unregister_nanny_plugin);
     table.add("heartbeat_worker", worker::heartbeat_worker);

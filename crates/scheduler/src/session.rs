@@ -71,6 +71,6 @@ fn time_delay(now: &Value, received: Timestamp) -> f64 {
 }
 
 /// A name for a cause that the peer did not name.
-fn stimulus(what: &str) -> Arc<str> {
+pub(crate) fn stimulus(what: &str) -> Arc<str> {
     format!("{what}-{}", clock::now().0).into()
 }

@@ -178,6 +178,7 @@ pub async fn start(
         releases: Releases::new(policy.memory.clone()),
         recorders: AtomicUsize::new(0),
         transition_observers: parking_lot::Mutex::default(),
+        replica_lock: tokio::sync::RwLock::default(),
         active_graphs: AtomicUsize::new(0),
         status_feed: StatusFeed::default(),
         identity: Identity {

@@ -18,7 +18,9 @@ pub async fn call_stack(context: Arc<Context>, call: Call) -> Reply {
     let asked: Vec<(Arc<str>, Value)> = match call.opt_keys("keys")? {
         None => {
             let workers = context.workers.all().into_iter();
-            workers.map(|w| (Arc::clone(&w.info.address), Value::Nil)).collect()
+            workers
+                .map(|w| (Arc::clone(&w.info.address), Value::Nil))
+                .collect()
         }
         Some(keys) => running_on(&context, keys).await?,
     };
@@ -57,12 +59,19 @@ async fn running_on(context: &Context, keys: Vec<Key>) -> Result<Vec<(Arc<str>, 
             if task.state() == TaskState::Waiting {
                 stack.extend(task.dependencies().map(|d| d.key().clone()));
             } else if let Some(worker) = task.processing_on() {
-                found.entry(Arc::clone(worker.address())).or_default().push(key);
+                found
+                    .entry(Arc::clone(worker.address()))
+                    .or_default()
+                    .push(key);
             }
         }
         Ok(found)
     };
-    let found = context.core.query(look).await?.map_err(RpcError::key_error)?;
+    let found = context
+        .core
+        .query(look)
+        .await?
+        .map_err(RpcError::key_error)?;
     Ok(found
         .into_iter()
         .map(|(worker, keys)| (worker, Value::array(keys)))
@@ -150,7 +159,11 @@ fn merge(profiles: &[&Value], depth: usize) -> Value {
     let mut children: Vec<(&Value, Vec<&Value>)> = Vec::new();
     let mut index = std::collections::HashMap::new();
     for profile in profiles {
-        for (name, child) in profile.get("children").and_then(Value::as_map).unwrap_or(&[]) {
+        for (name, child) in profile
+            .get("children")
+            .and_then(Value::as_map)
+            .unwrap_or(&[])
+        {
             let Some(key) = name.to_key() else { continue };
             let at = *index.entry(key).or_insert_with(|| {
                 children.push((name, Vec::new()));
@@ -197,13 +210,22 @@ mod tests {
 
     #[test]
     fn equal_frames_are_added_up() {
-        let a = profile(3, vec![("f", profile(2, vec![])), ("g", profile(1, vec![]))]);
+        let a = profile(
+            3,
+            vec![("f", profile(2, vec![])), ("g", profile(1, vec![]))],
+        );
         let b = profile(5, vec![("f", profile(5, vec![("h", profile(4, vec![]))]))]);
         let merged = merge(&[&a, &b], 0);
         assert_eq!(merged.get("count"), Some(&Value::Int(8)));
         let children = merged.get("children").unwrap();
-        assert_eq!(children.get("f").unwrap().get("count"), Some(&Value::Int(7)));
-        assert_eq!(children.get("g").unwrap().get("count"), Some(&Value::Int(1)));
+        assert_eq!(
+            children.get("f").unwrap().get("count"),
+            Some(&Value::Int(7))
+        );
+        assert_eq!(
+            children.get("g").unwrap().get("count"),
+            Some(&Value::Int(1))
+        );
         let h = children.get("f").unwrap().get("children").unwrap().get("h");
         assert_eq!(h.unwrap().get("count"), Some(&Value::Int(4)));
         assert_eq!(merge(&[], 0), empty());

@@ -191,7 +191,9 @@ pub fn transition(entry: &oxidask_scheduler_core::story::LogEntry) -> Value {
         (&entry.key).into(),
         entry.start.as_str().into(),
         entry.finish.as_str().into(),
-        recommendations.map(|(key, state)| (key, state.as_str())).collect(),
+        recommendations
+            .map(|(key, state)| (key, state.as_str()))
+            .collect(),
         (&entry.stimulus_id).into(),
         entry.time.0.into(),
     ])
@@ -223,9 +225,27 @@ pub async fn versions(_context: Arc<Context>, call: Call) -> Reply {
         ("python-bits", 64.into()),
         ("OS", std::env::consts::OS.into()),
         ("machine", std::env::consts::ARCH.into()),
-        ("byteorder", if cfg!(target_endian = "little") { "little" } else { "big" }.into()),
-        ("LC_ALL", std::env::var("LC_ALL").unwrap_or_else(|_| "None".to_owned()).into()),
-        ("LANG", std::env::var("LANG").unwrap_or_else(|_| "None".to_owned()).into()),
+        (
+            "byteorder",
+            if cfg!(target_endian = "little") {
+                "little"
+            } else {
+                "big"
+            }
+            .into(),
+        ),
+        (
+            "LC_ALL",
+            std::env::var("LC_ALL")
+                .unwrap_or_else(|_| "None".to_owned())
+                .into(),
+        ),
+        (
+            "LANG",
+            std::env::var("LANG")
+                .unwrap_or_else(|_| "None".to_owned())
+                .into(),
+        ),
     ]);
     let mut packages = vec![
         ("python", Value::Nil),
@@ -234,8 +254,19 @@ pub async fn versions(_context: Arc<Context>, call: Call) -> Reply {
         ("oxidask", env!("CARGO_PKG_VERSION").into()),
     ];
     packages.extend(
-        ["msgpack", "cloudpickle", "tornado", "toolz", "numpy", "pandas", "lz4"]
-            .map(|name| (name, Value::Nil)),
+        [
+            "msgpack",
+            "cloudpickle",
+            "tornado",
+            "toolz",
+            "numpy",
+            "pandas",
+            "lz4",
+        ]
+        .map(|name| (name, Value::Nil)),
     );
-    Ok(Value::map([("host", host), ("packages", Value::map(packages))]))
+    Ok(Value::map([
+        ("host", host),
+        ("packages", Value::map(packages)),
+    ]))
 }

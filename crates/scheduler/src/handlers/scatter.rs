@@ -27,7 +27,9 @@ static ROUND_ROBIN: AtomicUsize = AtomicUsize::new(0);
 /// The op.
 pub async fn scatter(context: Arc<Context>, mut call: Call) -> Reply {
     let Value::Map(data) = call.take("data") else {
-        return Err(RpcError::type_error("scatter() argument 'data' must be dict"));
+        return Err(RpcError::type_error(
+            "scatter() argument 'data' must be dict",
+        ));
     };
     let wanted = call.opt_texts("workers")?;
     let timeout = call.opt_seconds("timeout")?.unwrap_or(2.0);
@@ -45,7 +47,11 @@ pub async fn scatter(context: Arc<Context>, mut call: Call) -> Reply {
     };
     context.core.apply(vec![event]).await?;
     if let Some(copies) = copies(call.get("broadcast"), workers.len()) {
-        replicate::replicate_keys(&context, keys.clone(), copies, Some(workers), 2).await?;
+        let targets = workers
+            .iter()
+            .filter_map(|address| context.workers.at(address));
+        let targets = Some(targets.collect());
+        replicate::replicate_keys(&context, keys.clone(), Some(copies), targets, 2, true).await?;
     }
     let client_name = client_name.unwrap_or_default();
     context.log_event(
@@ -121,7 +127,10 @@ async fn send_round_robin(
             .ok_or_else(|| RpcError::type_error("scatter() got a key of an illegal type"))?;
         holders.insert(name.clone(), Arc::clone(worker));
         keys.push(name);
-        by_worker.entry(Arc::clone(worker)).or_default().push((key, value));
+        by_worker
+            .entry(Arc::clone(worker))
+            .or_default()
+            .push((key, value));
     }
     let mut tasks = tokio::task::JoinSet::new();
     for (worker, items) in by_worker {

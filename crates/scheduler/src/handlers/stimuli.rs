@@ -55,13 +55,19 @@ pub async fn retry(context: Arc<Context>, call: Call) -> Reply {
                     return Err(key);
                 };
                 if seen.insert(key) {
-                    let failed = task.dependencies().filter(|d| d.state() == TaskState::Erred);
+                    let failed = task
+                        .dependencies()
+                        .filter(|d| d.state() == TaskState::Erred);
                     stack.extend(failed.map(|d| d.key().clone()));
                 }
             }
             Ok(seen.into_iter().collect::<Vec<_>>())
         };
-        context.core.query(look).await?.map_err(RpcError::key_error)?
+        context
+            .core
+            .query(look)
+            .await?
+            .map_err(RpcError::key_error)?
     };
     let event = Event::RetryKeys {
         keys,
@@ -76,7 +82,9 @@ pub async fn update_data(context: Arc<Context>, call: Call) -> Reply {
     let who_has = call.required("who_has")?.as_map().unwrap_or(&[]);
     let holders = |value: &Value| -> Vec<String> {
         let addresses = value.as_seq().unwrap_or(&[]).iter();
-        addresses.filter_map(|a| a.as_str().map(str::to_owned)).collect()
+        addresses
+            .filter_map(|a| a.as_str().map(str::to_owned))
+            .collect()
     };
     let who_has = who_has
         .iter()

@@ -80,7 +80,9 @@ impl TaskStream {
                 Some(Value::Str(_)) => clock::now().0 - call.opt_seconds(name)?.unwrap_or(0.0),
                 Some(_) => call.opt_f64(name)?.unwrap_or(0.0),
             };
-            Ok(Some(records.partition_point(|record| last_stop(record) < time)))
+            Ok(Some(
+                records.partition_point(|record| last_stop(record) < time),
+            ))
         };
         let count = call.opt_i64("count")?.map(signed);
         let (start, stop) = match (bound("start")?, bound("stop")?, count) {
@@ -96,7 +98,10 @@ impl TaskStream {
     fn start_metadata(&self, context: &Context, call: &Call) -> Reply {
         let name = call.str("name")?.to_owned();
         context.observe_transitions();
-        self.state.lock().collections.insert(name, Collection::default());
+        self.state
+            .lock()
+            .collections
+            .insert(name, Collection::default());
         Ok(Value::Nil)
     }
 
@@ -117,16 +122,27 @@ impl TaskStream {
                 let metadata = task.and_then(|task| task.metadata()?.get::<Value>().cloned());
                 (key, metadata.unwrap_or(Value::Map(Vec::new())))
             };
-            finished.into_iter().map(|(key, _)| of(key)).collect::<Value>()
+            finished
+                .into_iter()
+                .map(|(key, _)| of(key))
+                .collect::<Value>()
         });
-        Ok(Value::map([("metadata", metadata.await?), ("state", states)]))
+        Ok(Value::map([
+            ("metadata", metadata.await?),
+            ("state", states),
+        ]))
     }
 }
 
 /// When the last action of a record ended.
 fn last_stop(record: &Value) -> f64 {
-    let actions = record.get("startstops").and_then(Value::as_seq).unwrap_or(&[]);
-    let stops = actions.iter().filter_map(|action| action.get("stop")?.as_f64());
+    let actions = record
+        .get("startstops")
+        .and_then(Value::as_seq)
+        .unwrap_or(&[]);
+    let stops = actions
+        .iter()
+        .filter_map(|action| action.get("stop")?.as_f64());
     stops.fold(0.0, f64::max)
 }
 

@@ -74,6 +74,13 @@ fn add(dialect: &Dialect, key: &Key) -> RunSpec {
         };
     }
     let args = Object::Tuple(args.into());
+    if dialect.release() >= Release::new(2023, 8, 1) {
+        let triple = Object::Tuple(vec![function, args, Object::Dict(Vec::new())]);
+        return RunSpec::Pickled {
+            pickle: triple.pickle(),
+            buffers: Vec::new(),
+        };
+    }
     RunSpec::Parts {
         function: function.pickle(),
         args: Some(args.pickle()),
@@ -155,6 +162,7 @@ async fn run_two_tasks(release: &str, python: &str) {
 
     for name in ["first", "second"] {
         let key = Key::from(name);
+        let other = Key::from("other");
         let spec = add(&dialect, &key);
         let task = ComputeTask {
             key: &key,
@@ -172,7 +180,7 @@ async fn run_two_tasks(release: &str, python: &str) {
         };
         let batch = [
             ToWorker::FreeKeys {
-                keys: std::slice::from_ref(&key),
+                keys: std::slice::from_ref(&other),
                 stimulus_id: "test",
             },
             ToWorker::ComputeTask(task),
@@ -197,7 +205,10 @@ async fn run_two_tasks(release: &str, python: &str) {
     let mut rpc = Connection::connect(address, &options)
         .await
         .expect("connected");
-    assert!(rpc.handshake().is_some());
+    assert_eq!(
+        rpc.handshake().is_some(),
+        dialect.generation() > Generation::M0
+    );
     let arguments = Value::map([
         ("keys", Value::array(["second"])),
         ("who", Value::Nil),
@@ -262,6 +273,20 @@ async fn stock_workers_register_and_run_tasks() {
             Ok(python) => run_two_tasks(release, &python).await,
             Err(_) => println!("skipped for {release}: {variable} names no interpreter"),
         }
+    }
+    // Any other releases at hand, as a list of interpreters.
+    for python in std::env::var("OXIDASK_PY_OTHERS")
+        .iter()
+        .flat_map(|list| list.split(':'))
+    {
+        let code = "import distributed; print(distributed.__version__, end='')";
+        let output = Command::new(python)
+            .args(["-c", code])
+            .output()
+            .expect("interpreter starts");
+        let release = String::from_utf8(output.stdout).expect("text");
+        println!("{release}");
+        run_two_tasks(&release, python).await;
     }
 }
 

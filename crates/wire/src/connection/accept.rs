@@ -71,15 +71,8 @@ impl Connection {
         let handshake = all
             .await
             .map_err(|_| AcceptError::Timeout(policy.handshake_timeout))??;
-        let Acceptor {
-            mut reader,
-            mut writer,
-            ..
-        } = acceptor;
-        // The peer's handshake may have shown a variant (2021.03.0).
-        writer.set_generation(reader.generation());
+        let Acceptor { reader, writer, .. } = acceptor;
         let generation = reader.generation();
-        reader.set_generation(generation);
         Ok(Self {
             reader,
             writer,
@@ -180,7 +173,7 @@ impl Acceptor<'_> {
         certain: bool,
     ) -> Result<Option<Handshake>, AcceptError> {
         self.set_generation(greeting);
-        self.send_handshake().await?;
+        self.greet_silent().await?;
         let memory = &self.policy.memory;
         let patient = certain || !greeting.has_total_length() || memory.is_surely_newer(self.ip);
         let deadline = Instant::now()
@@ -214,6 +207,7 @@ impl Acceptor<'_> {
             Ok(Ok(())) => {}
         }
         let theirs = Handshake::from_message(&self.reader.read().await?)?;
+        self.set_generation(self.reader.generation());
         memory.note_answered(self.ip, self.reader.generation());
         Ok(Some(theirs))
     }
@@ -221,6 +215,19 @@ impl Acceptor<'_> {
     fn set_generation(&mut self, generation: Generation) {
         self.reader.set_generation(generation);
         self.writer.set_generation(generation);
+    }
+
+    /// Greets a peer that waits. 2021.03.0 shares its framing with the newer releases but expects
+    /// the map in the second frame, behind a header; the others look at the first frame only. The
+    /// map twice suits both, since it is a valid header too.
+    async fn greet_silent(&mut self) -> Result<(), AcceptError> {
+        if self.writer.generation() != Generation::M3 {
+            return self.send_handshake().await;
+        }
+        let ours = Handshake::ours(self.policy.pickle_protocol, &self.policy.capabilities);
+        let map = ours.to_message().body().clone();
+        self.writer.send_frames(&[map.clone(), map]).await?;
+        Ok(())
     }
 
     async fn send_handshake(&mut self) -> Result<(), AcceptError> {

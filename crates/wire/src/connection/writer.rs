@@ -89,6 +89,12 @@ impl Writer {
         }
     }
 
+    /// Writes frames as they are.
+    pub(crate) async fn send_frames(&mut self, frames: &[Bytes]) -> io::Result<()> {
+        self.feed_frames(frames);
+        self.flush_io().await
+    }
+
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             self.queue.push_back(self.tail.split().freeze());
@@ -97,6 +103,10 @@ impl Writer {
 
     /// Writes what is queued.
     pub async fn flush(&mut self) -> Result<(), WriteError> {
+        Ok(self.flush_io().await?)
+    }
+
+    async fn flush_io(&mut self) -> io::Result<()> {
         self.close_tail();
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -107,12 +117,11 @@ impl Writer {
             }
             let written = self.io.write_vectored(&slices[..count]).await?;
             if written == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+                return Err(io::ErrorKind::WriteZero.into());
             }
             self.advance(written);
         }
-        self.io.flush().await?;
-        Ok(())
+        self.io.flush().await
     }
 
     fn advance(&mut self, mut written: usize) {

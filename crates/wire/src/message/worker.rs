@@ -52,7 +52,9 @@ pub enum FromWorker<'a> {
         /// Cause.
         stimulus_id: Option<&'a str>,
     },
-    /// A worker let go of a task it had been told to release (`release`, ≤ 2021.09.1).
+    /// A worker let go of a task before it was done (`release`, ≤ 2021.09.1). If the task is
+    /// processing there it must be given out again: workers of the first 2.x releases handle
+    /// `delete-data` late, after a `compute-task` of the same key that came behind it.
     Release {
         /// Which.
         key: Key,

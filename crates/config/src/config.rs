@@ -269,7 +269,12 @@ impl Config {
     }
 
     fn merge(&mut self, mut layer: ConfigMap, origin: &Origin) -> Result<(), ConfigError> {
+        // What a parent of an older release hands down is not the user's wording.
+        let is_handed_down = *origin == Origin::Variable(INHERIT.to_owned());
         for (old, new) in layers::rename(&mut layer) {
+            if is_handed_down {
+                continue;
+            }
             self.notices.push(format!(
                 "configuration key {old} (set by {origin}) is deprecated; please use {new} instead"
             ));

@@ -115,12 +115,15 @@ pub(crate) fn update(
     Ok(())
 }
 
-/// Moves values of renamed keys to their present names; tells which ones.
+/// Moves values of renamed keys to their present names; tells which ones. Of several former names of one
+/// key the first in the table counts: an old parent hands all of them down, each with its own default.
 pub(crate) fn rename(layer: &mut ConfigMap) -> Vec<(&'static str, &'static str)> {
-    let mut found = Vec::new();
+    let mut found: Vec<(&'static str, &'static str)> = Vec::new();
     for (old, new) in RENAMES {
         if let Some(value) = take(layer, old) {
-            set(layer, new, value);
+            if !found.iter().any(|(_, known)| known == new) {
+                set(layer, new, value);
+            }
             found.push((*old, *new));
         }
     }

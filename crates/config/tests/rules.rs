@@ -125,6 +125,20 @@ fn inherited_configuration_ranks_below_other_variables_and_keeps_infinity() {
 }
 
 #[test]
+fn former_names_that_an_older_parent_hands_down_are_taken_silently() {
+    // What 2022.12.0 serialises, abridged: all three lead to admin.low-level-log-length.
+    let parent = "{\"distributed\": {\"scheduler\": {\"transition-log-length\": 100000, \"events-log-length\": \
+                  100000}, \"comm\": {\"recent-messages-log-length\": 0}}}";
+    let inherited = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, parent);
+    let config = load(&[("DASK_INTERNAL_INHERIT_CONFIG", inherited.as_str())]).expect("valid");
+    assert_eq!(
+        config.count("distributed.admin.low-level-log-length"),
+        Some(100_000)
+    );
+    assert!(config.notices().is_empty());
+}
+
+#[test]
 fn text_that_python_escaped_survives_inheritance() {
     // dask.config.serialize({"a": {"b": "\U0001F600 Infinity \"NaN\"", "c": float("-inf")}})
     let inherited =

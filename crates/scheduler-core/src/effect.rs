@@ -59,6 +59,9 @@ pub struct TransitionEffect {
     pub raw: Option<Opaque>,
     /// The worker concerned.
     pub worker: Option<WorkerId>,
+    /// Value of [`crate::Scheduler::transition_counter`] afterwards: says whether a copy of the state
+    /// has seen it already.
+    pub counter: u64,
     /// Cause.
     pub stimulus_id: StimulusId,
 }

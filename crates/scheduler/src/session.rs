@@ -2,6 +2,7 @@
 //! worker (or subscribes), which turns the connection into a stream.
 
 pub mod client;
+mod feed;
 mod nanny;
 mod requests;
 mod status;

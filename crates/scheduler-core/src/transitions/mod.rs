@@ -236,6 +236,7 @@ impl Scheduler {
                 finish,
                 raw: cause.raw(),
                 worker,
+                counter: self.transition_counter,
                 stimulus_id: Arc::clone(&self.stimulus),
             })));
         }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::error::HostError;
 use super::expand::encode_header;
-use super::frames::Message;
+use super::frames::{Message, joined};
 use super::source::{BUNDLE, LOADER};
 
 /// A future that a trait object returns.
@@ -37,6 +37,22 @@ pub struct Delegate {
     pub address: Arc<str>,
     /// Nannies are preferred: their process is idle.
     pub is_nanny: bool,
+}
+
+impl Delegate {
+    /// For messages to people.
+    pub(super) fn name(&self) -> Arc<str> {
+        let kind = if self.is_nanny { "nanny" } else { "worker" };
+        format!("{kind} at {}", self.address).into()
+    }
+}
+
+/// A session at a peer.
+pub(super) struct Session<'a> {
+    /// Names it.
+    pub(super) ticket: &'a str,
+    /// It is to be opened.
+    pub(super) fresh: bool,
 }
 
 /// Why a call of the `run` RPC brought no result.
@@ -92,6 +108,39 @@ impl Delegated {
         }
     }
 
+    /// Passes messages to a session at `peer` and takes those that have come up since.
+    ///
+    /// # Errors
+    /// [`HostError::Crashed`] when the peer or its session is gone.
+    pub(super) async fn exchange(
+        &self,
+        peer: &Delegate,
+        session: &Session<'_>,
+        messages: &[Message],
+    ) -> Result<Vec<Message>, HostError> {
+        let gone = |reason: String| HostError::Crashed {
+            host: peer.name().to_string(),
+            reason,
+        };
+        let mut parts = vec![encode_header(&Call {
+            call: if session.fresh { "open" } else { "exchange" },
+            ticket: session.ticket,
+        })?];
+        parts.extend(messages.iter().map(joined));
+        let lost = |error: DelegateError| gone(error.to_string());
+        let mut answer = self.call(peer, &parts).await.map_err(lost)?;
+        if answer.is_empty() {
+            self.load(peer).await.map_err(lost)?;
+            answer = self.call(peer, &parts).await.map_err(lost)?;
+        }
+        if answer.first() != Some(&b'+') {
+            return Err(gone("it has no such session any more".to_owned()));
+        }
+        Message::decode(answer.slice(1..))
+            .and_then(|all| all.frames.into_iter().map(Message::decode).collect())
+            .map_err(|error| HostError::garbage(&peer.name(), error))
+    }
+
     /// Has a peer of `release` answer, waiting for the first one to connect.
     ///
     /// # Errors
@@ -106,12 +155,7 @@ impl Delegated {
         let mut tried: Vec<Arc<str>> = Vec::new();
         loop {
             let delegate = self.choose(release, &tried, deadline).await?;
-            let name: Arc<str> = format!(
-                "{} at {}",
-                if delegate.is_nanny { "nanny" } else { "worker" },
-                delegate.address
-            )
-            .into();
+            let name = delegate.name();
             let error = match self.ask_one(&delegate, &name, request, timeout).await {
                 Ok(answer) => return Ok((answer, name)),
                 Err(Failure::Host(error)) => return Err(error),
@@ -129,7 +173,11 @@ impl Delegated {
         }
     }
 
-    async fn choose(
+    /// A peer of `release` that is not among those tried, waiting for one to connect.
+    ///
+    /// # Errors
+    /// [`HostError::NoBackend`] when none has come in time.
+    pub(super) async fn choose(
         &self,
         release: Release,
         tried: &[Arc<str>],
@@ -150,7 +198,7 @@ impl Delegated {
             }
             if !told {
                 tracing::info!(
-                    "A graph waits for a worker of distributed {release}, whose Python is needed to expand it"
+                    "Waiting for a worker of distributed {release}, whose Python is needed to expand a graph or to run a function"
                 );
                 told = true;
             }
@@ -180,7 +228,7 @@ impl Delegated {
             })?])
         };
         let mut start = call("start")?;
-        start.extend(request.encode());
+        start.push(joined(request));
         let mut answer = self.call(delegate, &start).await?;
         if answer.is_empty() {
             self.load(delegate).await?;

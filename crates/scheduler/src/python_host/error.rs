@@ -1,9 +1,13 @@
 //! What can go wrong when the scheduler asks Python.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use oxidask_wire::message::ErrorObject;
+use oxidask_wire::pickle::Exception;
 use oxidask_wire::release::Release;
+use oxidask_wire::value::Value;
 
 use super::frames::FrameError;
 
@@ -85,6 +89,30 @@ pub struct Raised {
 }
 
 impl HostError {
+    /// Stock's error message, if the Python code raised: a map with `status`, `exception`,
+    /// `traceback`, `exception_text`, `traceback_text`.
+    pub fn message(&self) -> Option<Value> {
+        let Self::Raised(raised) = self else {
+            return None;
+        };
+        super::session::decode(raised.message.clone(), "").ok()
+    }
+
+    /// The exception (and traceback) that a task which depends on this shall fail with.
+    pub fn objects(&self) -> (ErrorObject, Option<ErrorObject>) {
+        let message = self.message().unwrap_or_default();
+        let object = |name| match message.get(name)? {
+            Value::Payload(payload) => Some(ErrorObject::Payload(Arc::clone(payload))),
+            Value::Bin(pickle) => Some(ErrorObject::Pickle(pickle.clone())),
+            Value::Str(text) => Some(ErrorObject::Text(text.clone())),
+            _ => None,
+        };
+        let exception = object("exception").unwrap_or_else(|| {
+            ErrorObject::Pickle(Exception::runtime_error(self.to_string()).pickle())
+        });
+        (exception, object("traceback"))
+    }
+
     /// Garbage of `host`.
     pub(super) fn garbage(host: &str, reason: impl ToString) -> Self {
         Self::Garbage {

@@ -91,6 +91,14 @@ impl Message {
     }
 }
 
+/// A message in one piece.
+pub(super) fn joined(message: &Message) -> Bytes {
+    let parts = message.encode();
+    let mut out = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.freeze()
+}
+
 /// Writes one message and flushes.
 ///
 /// # Errors

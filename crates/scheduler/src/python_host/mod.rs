@@ -14,14 +14,20 @@ mod delegate;
 mod error;
 mod expand;
 mod frames;
+mod link;
+mod mirror;
 mod pool;
 mod process;
 mod service;
+mod session;
+mod sessions;
 mod source;
+mod state;
 
 use std::sync::Arc;
 
 use oxidask_wire::release::Release;
+use oxidask_wire::value::Value;
 
 pub use config::{Mode, PythonHostConfig, UnknownMode};
 pub use delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
@@ -29,31 +35,40 @@ pub use error::{HostError, Raised};
 pub use expand::{Annotations, ExpandRequest, ExpandedGraph, ExpandedTask, SubmittedGraph};
 pub use process::Hello;
 pub use service::PythonService;
+pub use session::{Feed, Function, Question, SessionHandle, StateSource};
 
 use delegate::Delegated;
 use frames::Message;
 use pool::Pool;
+use sessions::Sessions;
 
 /// Access to Python. One per scheduler.
 pub struct PythonHost {
     config: Arc<PythonHostConfig>,
     pool: Arc<Pool>,
-    delegated: Option<Delegated>,
+    delegated: Option<Arc<Delegated>>,
+    sessions: Arc<Sessions>,
 }
 
 /// Who does it.
-enum Backend<'a> {
+enum Backend {
     Local,
-    Delegated(&'a Delegated),
+    Delegated(Arc<Delegated>),
 }
 
 impl PythonHost {
-    /// Starts nothing yet. Without `delegates` there is only the local backend.
-    pub fn new(config: PythonHostConfig, delegates: Option<Arc<dyn DelegateRpc>>) -> Self {
+    /// Starts nothing yet. Without `delegates` there is only the local backend, without `state`
+    /// functions of clients cannot be run.
+    pub fn new(
+        config: PythonHostConfig,
+        delegates: Option<Arc<dyn DelegateRpc>>,
+        state: Option<Arc<dyn StateSource>>,
+    ) -> Self {
         let config = Arc::new(config);
         Self {
             pool: Pool::new(Arc::clone(&config)),
-            delegated: delegates.map(Delegated::new),
+            delegated: delegates.map(|rpc| Arc::new(Delegated::new(rpc))),
+            sessions: Sessions::new(state),
             config,
         }
     }
@@ -70,8 +85,32 @@ impl PythonHost {
         expand::decode_answer(answer, &host)
     }
 
+    /// Runs a function of `run_on_scheduler`; the answer for the client, which may be an error map.
+    ///
+    /// # Errors
+    /// See [`HostError`]; each fails this call only.
+    pub async fn run_function(
+        &self,
+        function: Function,
+        release: Release,
+    ) -> Result<Value, HostError> {
+        let session = self.sessions.get(self, release).await?;
+        session
+            .run_function(function, self.config.function_timeout)
+            .await
+    }
+
+    /// Starts a feed: a function whose values go to a client at an interval.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn feed(&self, function: Function, release: Release) -> Result<Feed, HostError> {
+        self.sessions.get(self, release).await?.feed(function)
+    }
+
     /// Ends all processes; requests under way fail.
     pub fn close(&self) {
+        self.sessions.close();
         self.pool.close();
     }
 
@@ -88,7 +127,7 @@ impl PythonHost {
     }
 
     /// Chooses by the mode, the local Python's release, and who is connected.
-    async fn backend(&self, release: Release) -> Result<Backend<'_>, HostError> {
+    async fn backend(&self, release: Release) -> Result<Backend, HostError> {
         let delegated = self.delegated.as_ref();
         if self.config.mode == Mode::Off {
             return Err(HostError::Off);
@@ -116,7 +155,7 @@ impl PythonHost {
             }
         }
         match delegated {
-            Some(peers) => Ok(Backend::Delegated(peers)),
+            Some(peers) => Ok(Backend::Delegated(Arc::clone(peers))),
             None => Err(HostError::NoBackend {
                 release,
                 local: "local processes are turned off (--python-host delegated)".to_owned(),

@@ -49,7 +49,7 @@ pub(super) struct Process {
     pub(super) stdin: ChildStdin,
     pub(super) stdout: ChildStdout,
     stderr: LastWords,
-    max_answer: u64,
+    pub(super) max_answer: u64,
     /// Killed on drop.
     child: Child,
 }
@@ -59,12 +59,15 @@ pub(super) struct Process {
 pub(super) enum Role {
     /// Graphs, one after the other.
     Serve,
+    /// Functions, several at the same time.
+    Session,
 }
 
 impl Role {
     fn module(self) -> &'static str {
         match self {
             Self::Serve => "serve",
+            Self::Session => "session",
         }
     }
 }
@@ -175,7 +178,7 @@ impl Process {
     }
 
     /// The end of its stderr, once a dying process has had a moment to write it.
-    async fn last_words(&mut self) -> String {
+    pub(super) async fn last_words(&mut self) -> String {
         let _ = tokio::time::timeout(Duration::from_secs(1), async {
             let _ = self.child.wait().await;
             self.stderr.finished().await;

@@ -1,22 +1,24 @@
 //! The Python host inside the scheduler process: its settings, and the peers it may ask.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use oxidask_config::Config;
+use oxidask_scheduler_core::effect::TransitionEffect;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 use tokio::sync::watch;
 
 use super::config::{Mode, PythonHostConfig};
 use super::delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
-use super::{ExpandRequest, ExpandedGraph};
-use super::{HostError, PythonHost};
+use super::session::{Feed, Function, StateSource};
+use super::state::{SchedulerState, Source};
+use super::{ExpandRequest, ExpandedGraph, HostError, PythonHost};
 use crate::clock;
 use crate::context::Context;
 use crate::hooks::Extension;
 use crate::peers::PeerError;
-use crate::rpc::RpcTable;
+use crate::rpc::{Call, Reply, RpcError, RpcTable};
 use crate::workers::WorkerEntry;
 
 /// Bytes that the answer of a delegate may have once its frames are joined and decompressed.
@@ -26,19 +28,23 @@ const MAX_DELEGATE_ANSWER: usize = 8 << 30;
 pub struct PythonService {
     host: PythonHost,
     peers: Arc<ConnectedPeers>,
+    state: Arc<SchedulerState>,
 }
 
 impl PythonService {
     /// Reads the settings; starts nothing.
     pub fn new(config: &Config) -> Arc<Self> {
+        let state = Arc::<SchedulerState>::default();
         let peers = Arc::new(ConnectedPeers {
-            context: OnceLock::new(),
+            state: Arc::clone(&state),
             added: watch::Sender::new(()),
         });
         let delegates: Arc<dyn DelegateRpc> = Arc::clone(&peers) as _;
+        let source: Arc<dyn StateSource> = Arc::new(Source(Arc::clone(&state)));
         Arc::new(Self {
-            host: PythonHost::new(settings(config), Some(delegates)),
+            host: PythonHost::new(settings(config), Some(delegates), Some(source)),
             peers,
+            state,
         })
     }
 
@@ -48,6 +54,16 @@ impl PythonService {
     /// See [`HostError`].
     pub async fn expand(&self, request: &ExpandRequest) -> Result<ExpandedGraph, HostError> {
         self.host.expand(request).await
+    }
+
+    /// See [`PythonHost::feed`]; the request as the client sent it.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn feed(&self, call: &Call) -> Result<Feed, HostError> {
+        let mut function = function(call, &["function", "setup", "teardown"]);
+        function.interval = call.get("interval").cloned().unwrap_or("1s".into());
+        self.host.feed(function, call.caller.release).await
     }
 
     /// Ends all processes.
@@ -73,11 +89,54 @@ fn settings(config: &Config) -> PythonHostConfig {
     }
 }
 
+/// The pickled parts of a request that runs code here.
+fn function(call: &Call, names: &[&'static str]) -> Function {
+    let part = |name: &&'static str| Some((*name, call.get(name)?.as_bin()?.clone()));
+    Function {
+        parts: names.iter().filter_map(part).collect(),
+        wait: call.flag("wait", true),
+        serializers: call.serializers.clone(),
+        interval: Value::Nil,
+    }
+}
+
+impl PythonService {
+    /// `run_function`: `Client.run_on_scheduler`.
+    async fn run_function(&self, call: Call) -> Reply {
+        call.required("function")?;
+        let function = function(&call, &["function", "args", "kwargs"]);
+        let answer = self.host.run_function(function, call.caller.release).await;
+        answer.map_err(RpcError::from)
+    }
+}
+
+impl From<HostError> for RpcError {
+    fn from(error: HostError) -> Self {
+        match error.message() {
+            Some(map) => Self::Forward(map),
+            None => Self::runtime_error(error.to_string()),
+        }
+    }
+}
+
 impl Extension for PythonService {
-    fn register(self: Arc<Self>, _table: &mut RpcTable) {}
+    fn register(self: Arc<Self>, table: &mut RpcTable) {
+        table.add_waiting("run_function", move |_, call| {
+            let service = Arc::clone(&self);
+            async move { service.run_function(call).await }
+        });
+    }
 
     fn started(&self, context: &Arc<Context>) {
-        let _ = self.peers.context.set(Arc::downgrade(context));
+        self.state.started(context);
+    }
+
+    fn transition(&self, _context: &Arc<Context>, transition: &TransitionEffect) {
+        self.state.transition(transition);
+    }
+
+    fn restarted(&self, _context: &Arc<Context>) {
+        self.state.restarted();
     }
 
     fn worker_added(&self, _context: &Arc<Context>, _worker: &Arc<WorkerEntry>) {
@@ -87,19 +146,13 @@ impl Extension for PythonService {
 
 /// Registered workers and their nannies.
 struct ConnectedPeers {
-    context: OnceLock<Weak<Context>>,
+    state: Arc<SchedulerState>,
     added: watch::Sender<()>,
-}
-
-impl ConnectedPeers {
-    fn context(&self) -> Option<Arc<Context>> {
-        self.context.get()?.upgrade()
-    }
 }
 
 impl DelegateRpc for ConnectedPeers {
     fn delegates(&self, release: Release) -> Vec<Delegate> {
-        let Some(context) = self.context() else {
+        let Some(context) = self.state.context() else {
             return Vec::new();
         };
         let workers = context.workers.all();
@@ -132,7 +185,7 @@ impl DelegateRpc for ConnectedPeers {
         function: Bytes,
         args: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, DelegateError>> {
-        let context = self.context();
+        let context = self.state.context();
         let address = address.to_owned();
         Box::pin(async move {
             let context =

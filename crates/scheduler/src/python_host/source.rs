@@ -15,6 +15,8 @@ const MODULES: &[(&str, &str)] = &[
     ("errors", include_str!("python/errors.py")),
     ("expand", include_str!("python/expand.py")),
     ("serve", include_str!("python/serve.py")),
+    ("mirror", include_str!("python/mirror.py")),
+    ("session", include_str!("python/session.py")),
     ("delegate", include_str!("python/delegate.py")),
 ];
 

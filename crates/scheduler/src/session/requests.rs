@@ -8,7 +8,7 @@ use oxidask_wire::error::ReadError;
 use oxidask_wire::message::Message;
 use oxidask_wire::rpc::Request;
 
-use super::{caller, client, nanny, status, worker};
+use super::{caller, client, feed, nanny, status, worker};
 use crate::context::Context;
 use crate::rpc::{self, Call, RpcError};
 
@@ -61,6 +61,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
                 Stream::Worker => worker::run(context, call, reader, writer).await,
                 Stream::Nanny => nanny::run(context, call, reader, writer).await,
                 Stream::WorkerStatus => status::run(context, reader, writer).await,
+                Stream::Feed => feed::run(context, call, reader, writer).await,
             }
             return;
         }
@@ -77,6 +78,7 @@ enum Stream {
     Worker,
     Nanny,
     WorkerStatus,
+    Feed,
 }
 
 fn takes_over(op: &str) -> Option<Stream> {
@@ -85,6 +87,7 @@ fn takes_over(op: &str) -> Option<Stream> {
         "register-worker" => Stream::Worker,
         "register_nanny" => Stream::Nanny,
         "subscribe_worker_status" => Stream::WorkerStatus,
+        "feed" => Stream::Feed,
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use oxidask_scheduler::python_host::{HostError, Mode, PythonHost, PythonHostConf
 use crate::stock::Release;
 
 fn local(release: &Release) -> PythonHost {
-    PythonHost::new(release.local(), None)
+    PythonHost::new(release.local(), None, None)
 }
 
 async fn expands_like_stock<const N: usize>(release: &'static str, graphs: [&'static str; N]) {
@@ -122,6 +122,7 @@ async fn a_hanging_graph_is_ended_and_holds_up_nobody() {
             ..release.local()
         },
         None,
+        None,
     );
     let [bad, good] = release.submit(&["hangs", "delayed"]);
     let started = Instant::now();
@@ -147,6 +148,7 @@ async fn a_python_that_talks_nonsense_is_reported() {
                 start_timeout: Duration::from_secs(2),
                 ..release.local()
             },
+            None,
             None,
         );
         let error = host
@@ -183,6 +185,7 @@ async fn off_means_off() {
             mode: Mode::Off,
             ..release.local()
         },
+        None,
         None,
     );
     let error = host.expand(&release.submit(&["exits"])[0].request).await;

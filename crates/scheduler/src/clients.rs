@@ -46,6 +46,7 @@ pub struct ClientTable {
 #[derive(Debug, Default)]
 struct Inner {
     last_id: u32,
+    connected_total: u64,
     by_id: BTreeMap<ClientId, Arc<ClientEntry>>,
     by_name: HashMap<Arc<str>, ClientId>,
 }
@@ -79,7 +80,10 @@ impl ClientTable {
         connection: ClientConnection,
     ) -> Arc<ClientEntry> {
         let outbox = connection.outbox.clone();
-        let entry = self.inner.write().insert(name, Some(connection));
+        let mut inner = self.inner.write();
+        inner.connected_total += 1;
+        let entry = inner.insert(name, Some(connection));
+        drop(inner);
         core.attach_client(entry.id, outbox);
         core.send(Event::AddClient {
             client: entry.id,
@@ -139,6 +143,11 @@ impl ClientTable {
     /// All clients, pseudo clients included, in order of arrival.
     pub fn all(&self) -> Vec<Arc<ClientEntry>> {
         self.inner.read().by_id.values().cloned().collect()
+    }
+
+    /// How many ever connected.
+    pub fn connected_total(&self) -> u64 {
+        self.inner.read().connected_total
     }
 
     /// Those with a stream.

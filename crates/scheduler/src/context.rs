@@ -13,7 +13,6 @@ use crate::core_thread::CoreHandle;
 use crate::extensions::event_log::EventLogExtension;
 use crate::extensions::semaphore::SemaphoreExtension;
 use crate::hooks::Extension;
-use crate::logging::LogBuffer;
 use crate::nannies::NannyTable;
 use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
@@ -56,8 +55,6 @@ pub struct Context {
     pub active_graphs: AtomicUsize,
     /// Subscribers of `subscribe_worker_status`.
     pub status_feed: StatusFeed,
-    /// The last log lines (`get_logs`).
-    pub logs: LogBuffer,
     /// The event log and the semaphores, for the metrics page.
     pub event_log: Arc<EventLogExtension>,
     /// Semaphores, and locks of releases from 2024.7.1 on.

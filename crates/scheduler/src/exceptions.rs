@@ -10,17 +10,35 @@ use oxidask_wire::release::Release;
 
 /// The exception of a task for clients of `release`.
 pub fn of_task(error: &TaskError, release: Release) -> ErrorObject {
-    let exception = match error {
+    match error {
         TaskError::Remote {
             exception,
             exception_text,
             ..
-        } => {
-            return exception
-                .get::<ErrorObject>()
-                .cloned()
-                .unwrap_or_else(|| ErrorObject::Text(exception_text.to_string()));
-        }
+        } => exception
+            .get::<ErrorObject>()
+            .cloned()
+            .unwrap_or_else(|| ErrorObject::Text(exception_text.to_string())),
+        own => ErrorObject::Pickle(of_scheduler(own, release).pickle()),
+    }
+}
+
+/// Exception and traceback of a task for people.
+pub fn texts_of_task(error: &TaskError) -> (String, String) {
+    match error {
+        TaskError::Remote {
+            exception_text,
+            traceback_text,
+            ..
+        } => (exception_text.to_string(), traceback_text.to_string()),
+        own => (of_scheduler(own, Release::NEWEST).repr(), String::new()),
+    }
+}
+
+/// The exception for what the scheduler itself found wrong.
+fn of_scheduler(error: &TaskError, release: Release) -> Exception {
+    match error {
+        TaskError::Remote { exception_text, .. } => Exception::plain(&**exception_text),
         TaskError::KilledWorker {
             task,
             last_worker,
@@ -47,8 +65,7 @@ pub fn of_task(error: &TaskError, release: Release) -> ErrorObject {
             "Worker holding Actor was lost: {} on {worker}",
             task.repr()
         )),
-    };
-    ErrorObject::Pickle(exception.pickle())
+    }
 }
 
 fn texts(from: &[Arc<str>]) -> Vec<&str> {

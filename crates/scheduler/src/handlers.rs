@@ -1,9 +1,12 @@
 //! The ops of the scheduler itself, one file per op or family, and their table.
 
 pub mod broadcast;
+pub mod call_stack;
+pub mod cluster_state;
 pub mod gather;
 pub mod identity;
 pub mod idle;
+pub mod logs;
 pub mod plugins;
 pub mod profile;
 pub mod queries;
@@ -23,7 +26,7 @@ pub fn register(table: &mut RpcTable) {
     register_changes(table);
     table.add("broadcast", broadcast::broadcast);
     table.add("proxy", broadcast::proxy);
-    table.add("worker_logs", broadcast::worker_logs);
+    table.add("worker_logs", logs::worker_logs);
     table.add("gather", gather::gather);
     table.add("scatter", scatter::scatter);
     table.add("replicate", replicate::replicate);
@@ -31,7 +34,7 @@ pub fn register(table: &mut RpcTable) {
     table.add("retire_workers", retire::retire_workers);
     table.add("workers_to_close", retire::workers_to_close);
     table.add("adaptive_target", retire::adaptive_target);
-    table.add("call_stack", profile::call_stack);
+    table.add("call_stack", call_stack::call_stack);
     table.add("profile", profile::profile);
     table.add("register_worker_plugin", plugins::register_worker_plugin);
     table.add(
@@ -55,8 +58,9 @@ fn register_questions(table: &mut RpcTable) {
     table.add("get_task_status", queries::get_task_status);
     table.add("get_task_prefix_states", queries::get_task_prefix_states);
     table.add("get_story", queries::get_story);
-    table.add("get_logs", queries::get_logs);
-    table.add("logs", queries::get_logs);
+    table.add("get_logs", logs::logs);
+    table.add("logs", logs::logs);
+    table.add("get_cluster_state", cluster_state::get_cluster_state);
     table.add("check_idle", idle::check_idle);
 }
 

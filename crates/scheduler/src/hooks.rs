@@ -59,6 +59,11 @@ pub trait Extension: Send + Sync {
     /// All tasks were forgotten (`restart`).
     fn restarted(&self, _context: &Arc<Context>) {}
 
+    /// Metrics for `/metrics`.
+    fn metrics(&self) -> Vec<crate::http::Family> {
+        Vec::new()
+    }
+
     /// Something is to be written to the event log under these topics. The extension that keeps
     /// the log implements it.
     fn log_event(&self, _context: &Arc<Context>, _topics: &[Arc<str>], _event: &Value) {}

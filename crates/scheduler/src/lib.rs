@@ -17,6 +17,7 @@ pub mod extensions;
 pub mod graph_intake;
 pub mod handlers;
 pub mod hooks;
+pub mod http;
 pub mod listener;
 pub mod logging;
 pub mod nannies;

@@ -9,6 +9,8 @@ mod layer;
 mod levels;
 mod pattern;
 
+use std::sync::OnceLock;
+
 use oxidask_config::Config;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::FilterFn;
@@ -71,15 +73,25 @@ impl LogOptions {
     }
 }
 
-/// Starts logging for the whole process. The buffer holds the last lines.
-///
-/// # Errors
-/// When logging was started before.
-pub fn start(options: LogOptions) -> Result<LogBuffer, tracing::subscriber::SetGlobalDefaultError> {
+/// Starts logging for the whole process. A second scheduler in the same process (tests) keeps the first
+/// one's log.
+pub fn start(options: LogOptions) {
     let (subscriber, buffer) = subscriber(options, Box::new(std::io::stderr()));
-    tracing::subscriber::set_global_default(subscriber)?;
-    Ok(buffer)
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let _ = BUFFER.set(buffer);
+    }
 }
+
+/// The last lines of the process, as logging itself there is one for all; empty before [`start`].
+#[must_use]
+pub fn buffer() -> LogBuffer {
+    BUFFER
+        .get()
+        .cloned()
+        .unwrap_or_else(|| LogBuffer::new(Some(0), 0))
+}
+
+static BUFFER: OnceLock<LogBuffer> = OnceLock::new();
 
 /// The subscriber that writes to `out`, for [`start`] and tests.
 pub fn subscriber(

@@ -17,7 +17,8 @@ use crate::clients::ClientTable;
 use crate::context::{Context, Identity, Shutdown};
 use crate::extensions::Extensions;
 use crate::handlers::task_stream::TaskStream;
-use crate::logging::{self, LogBuffer, LogOptions};
+use crate::http::{self, HttpListener};
+use crate::logging::{self, LogOptions};
 use crate::nannies::NannyTable;
 use crate::observers::{Observed, ObserverReceiver};
 use crate::peers::PeerPool;
@@ -59,6 +60,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The dashboard port cannot be served.
+    #[error(transparent)]
+    Http(#[from] http::BindError),
     /// The operating system refuses.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -90,7 +94,7 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
     let mut config = Config::load(&Env::from_process())?;
     args.apply(&mut config)?;
     let (options, problems) = LogOptions::from_config(&config);
-    let logs = logging::start(options).map_err(|_| already_logging())?;
+    logging::start(options);
     for warning in warnings.iter().chain(config.notices()).chain(&problems) {
         tracing::warn!(target: "distributed.scheduler", "{warning}");
     }
@@ -98,25 +102,21 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
         .enable_all()
         .thread_name("io")
         .build()?;
-    let result = runtime.block_on(run(args, Arc::new(config), logs));
+    let result = runtime.block_on(run(args, Arc::new(config)));
     // Sessions that do not end by themselves are dropped.
     runtime.shutdown_background();
     result
 }
 
-fn already_logging() -> std::io::Error {
-    std::io::Error::other("logging was started before")
-}
-
 const RULE: &str = "-----------------------------------------------";
 
-async fn run(args: &SchedulerArgs, config: Arc<Config>, logs: LogBuffer) -> Result<(), StartError> {
+async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError> {
     let _pid_file = match &args.pid_file {
         Some(path) => Some(RemovedAtEnd::write(path, &std::process::id().to_string())?),
         None => None,
     };
     tracing::info!(target: "distributed.scheduler", "{RULE}");
-    let running = start(args, config, logs).await?;
+    let running = start(args, config).await?;
     let context = &running.context;
     let _scheduler_file = match &args.scheduler_file {
         Some(path) => Some(files::write_scheduler_file(path, context).await?),
@@ -141,12 +141,9 @@ pub struct Running {
 ///
 /// # Errors
 /// When an address cannot be listened on, or the core thread cannot be started.
-pub async fn start(
-    args: &SchedulerArgs,
-    config: Arc<Config>,
-    logs: LogBuffer,
-) -> Result<Running, StartError> {
+pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
     let (tcp, address) = listen(args, &config).await?;
+    let http = http::bind(&args.dashboard_address, &config).await?;
     let workers = Arc::<WorkerTable>::default();
     let (sender, observed) = observers::channel();
     let core = core_thread::start(core_config(&config), Arc::clone(&workers), sender)?;
@@ -165,7 +162,6 @@ pub async fn start(
     let context = Arc::new(Context {
         core,
         peers,
-        logs,
         event_log: extensions.event_log,
         semaphores: extensions.semaphores,
         workers,
@@ -184,7 +180,7 @@ pub async fn start(
         identity: Identity {
             id: format!("Scheduler-{}", uuid::Uuid::new_v4()),
             address: address.into(),
-            dashboard_port: None,
+            dashboard_port: Some(http.port),
             started: clock::now(),
         },
         settings,
@@ -193,6 +189,7 @@ pub async fn start(
     });
     tracing::info!(target: "distributed.scheduler", "State start");
     tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", context.identity.address);
+    announce_dashboard(&context, &http);
     for extension in &context.extensions {
         extension.started(&context);
     }
@@ -207,7 +204,49 @@ pub async fn start(
     tasks.spawn(listener::accept(Arc::clone(&context), tcp, policy, socket));
     tasks.spawn(observe(Arc::clone(&context), observed));
     tasks.spawn(watch_idle(Arc::clone(&context)));
+    serve_http(&context, args, http, &mut tasks);
     Ok(Running { context, tasks })
+}
+
+/// The log line that launchers and people look for.
+fn announce_dashboard(context: &Context, http: &HttpListener) {
+    for warning in &http.warnings {
+        tracing::warn!(target: "distributed.http", "{warning}");
+    }
+    let template = context
+        .config
+        .str("distributed.dashboard.link")
+        .unwrap_or_default();
+    let host = oxidask_wire::connection::Address::parse(&context.identity.address)
+        .map_or_else(|_| String::new(), |address| address.host.to_string());
+    let variable = |name: &str| std::env::var(name).ok();
+    let link = http::dashboard_link(&template, &host, http.port, variable).unwrap_or_else(|name| {
+        tracing::warn!(target: "distributed.scheduler", "distributed.dashboard.link names {name}, which has no value");
+        format!(":{}", http.port)
+    });
+    tracing::info!(target: "distributed.scheduler", "  dashboard at:  {link:>25}");
+}
+
+/// Serves the pages for as long as the scheduler runs.
+fn serve_http(
+    context: &Arc<Context>,
+    args: &SchedulerArgs,
+    listener: HttpListener,
+    tasks: &mut tokio::task::JoinSet<()>,
+) {
+    let pages = http::Pages::from_config(&context.config, &args.dashboard_prefix, args.dashboard);
+    let ticks = Arc::<http::Ticks>::default();
+    let live = Arc::new(http::Live::new(Arc::clone(context), Arc::clone(&ticks)));
+    let (router, problems) = http::router(live, &pages);
+    for problem in problems {
+        tracing::warn!(target: "distributed.http", "{problem}");
+    }
+    let every = context
+        .config
+        .seconds("distributed.admin.system-monitor.interval");
+    let every = clock::seconds(every.unwrap_or(0.5));
+    tasks.spawn(async move { ticks.run(every).await });
+    tasks.spawn(http::serve(listener, router));
 }
 
 /// Opens the first port that is free among those asked for; the address peers are told.

@@ -161,6 +161,11 @@ impl WorkerTable {
         self.inner.read().by_id.values().cloned().collect()
     }
 
+    /// How many ever registered.
+    pub fn registered_total(&self) -> u64 {
+        u64::from(self.inner.read().last_id)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.inner.read().by_id.len()

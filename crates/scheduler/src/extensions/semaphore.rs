@@ -16,6 +16,7 @@ use super::wait::{Deadline, Elapsed, lock, wait_until};
 use crate::clock;
 use crate::context::Context;
 use crate::hooks::Extension;
+use crate::http::Family;
 use crate::rpc::{Call, Reply, RpcError, RpcTable};
 
 /// Why an operation on a semaphore failed.
@@ -351,6 +352,49 @@ impl SemaphoreExtension {
 }
 
 impl Extension for SemaphoreExtension {
+    fn metrics(&self) -> Vec<Family> {
+        let all = self.figures();
+        let family = |name: &str, help: &str, counter: bool, figure: fn(&Figures) -> f64| Family {
+            name: format!("semaphore_{name}"),
+            help: help.to_owned(),
+            counter,
+            label: "name",
+            samples: all
+                .iter()
+                .map(|(name, figures)| (name.to_text(), figure(figures)))
+                .collect(),
+        };
+        vec![
+            family("max_leases", "Leases allowed at a time", false, |f| {
+                f.max_leases as f64
+            }),
+            family("active_leases", "Leases held", false, |f| {
+                f.active_leases as f64
+            }),
+            family(
+                "pending_leases",
+                "Callers that wait for a lease",
+                false,
+                |f| f.pending as f64,
+            ),
+            family("acquire_total", "Leases granted so far", true, |f| {
+                f.acquired as f64
+            }),
+            family(
+                "release_total",
+                "Leases given back or run out so far",
+                true,
+                |f| f.released as f64,
+            ),
+            family(
+                "average_pending_lease_time_s",
+                "Seconds that the latest callers waited in the scheduler, the latest counting half",
+                false,
+                |f| f.average_pending_lease_time,
+            ),
+        ]
+    }
+
     fn register(self: Arc<Self>, table: &mut RpcTable) {
         Ops::new(table, self)
             .request("semaphore_register", Self::register)

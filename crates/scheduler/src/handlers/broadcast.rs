@@ -169,14 +169,3 @@ pub async fn ask_all(
         .filter_map(|(address, answer)| Some((address, answer?)))
         .collect())
 }
-
-/// `worker_logs`: `get_logs` of workers or nannies.
-pub async fn worker_logs(context: Arc<Context>, call: Call) -> Reply {
-    let workers = call.opt_texts("workers")?;
-    let n = call.args.get("n").cloned().unwrap_or_default();
-    let msg = Value::map([("op", Value::from("get_logs")), ("n", n)]);
-    let targets = select(&context, workers.as_deref(), None);
-    let nanny = call.flag("nanny", false);
-    let answers = ask_all(&context, &targets, msg, nanny, OnError::Raise).await?;
-    Ok(answers.into_iter().collect())
-}

@@ -1,10 +1,7 @@
-//! `call_stack` and `profile`: what workers are doing, asked of them and put together.
+//! `profile`: what workers spend their time on, asked of them and added up.
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-use oxidask_key::Key;
-use oxidask_scheduler_core::task::TaskState;
 use oxidask_wire::value::Value;
 
 use crate::context::Context;
@@ -12,71 +9,6 @@ use crate::rpc::{Call, Reply, RpcError};
 
 /// Deepest stack that is merged.
 const MAX_DEPTH: usize = 100;
-
-/// `call_stack`: stacks of running tasks, by worker and key.
-pub async fn call_stack(context: Arc<Context>, call: Call) -> Reply {
-    let asked: Vec<(Arc<str>, Value)> = match call.opt_keys("keys")? {
-        None => {
-            let workers = context.workers.all().into_iter();
-            workers
-                .map(|w| (Arc::clone(&w.info.address), Value::Nil))
-                .collect()
-        }
-        Some(keys) => running_on(&context, keys).await?,
-    };
-    let requests = asked.into_iter().map(|(worker, keys)| {
-        let request = Value::map([
-            ("op", Value::from("call_stack")),
-            ("reply", true.into()),
-            ("keys", keys),
-        ]);
-        (worker, request)
-    });
-    let answers = ask_each(&context, requests.collect()).await;
-    let mut stacks = Vec::new();
-    for (worker, answer) in answers {
-        let answer = answer?;
-        if answer.as_map().is_some_and(|map| !map.is_empty()) {
-            stacks.push((worker, answer));
-        }
-    }
-    Ok(stacks.into_iter().collect())
-}
-
-/// Where these keys, or what they wait for, run.
-async fn running_on(context: &Context, keys: Vec<Key>) -> Result<Vec<(Arc<str>, Value)>, RpcError> {
-    let look = move |state: &oxidask_scheduler_core::Scheduler| {
-        let mut found: IndexMap<Arc<str>, Vec<Key>> = IndexMap::new();
-        let mut seen = std::collections::HashSet::new();
-        let mut stack = keys;
-        while let Some(key) = stack.pop() {
-            if !seen.insert(key.clone()) {
-                continue;
-            }
-            let Some(task) = state.task(&key) else {
-                return Err(key);
-            };
-            if task.state() == TaskState::Waiting {
-                stack.extend(task.dependencies().map(|d| d.key().clone()));
-            } else if let Some(worker) = task.processing_on() {
-                found
-                    .entry(Arc::clone(worker.address()))
-                    .or_default()
-                    .push(key);
-            }
-        }
-        Ok(found)
-    };
-    let found = context
-        .core
-        .query(look)
-        .await?
-        .map_err(RpcError::key_error)?;
-    Ok(found
-        .into_iter()
-        .map(|(worker, keys)| (worker, Value::array(keys)))
-        .collect())
-}
 
 /// `profile`: profiles of the workers, merged unless `merge_workers` is off.
 pub async fn profile(context: Arc<Context>, call: Call) -> Reply {

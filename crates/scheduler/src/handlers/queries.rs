@@ -199,23 +199,6 @@ pub fn transition(entry: &oxidask_scheduler_core::story::LogEntry) -> Value {
     ])
 }
 
-/// `get_logs`, `logs`: log lines, newest first, as `[level, text]`; with `timestamps` the time in
-/// front.
-pub async fn get_logs(context: Arc<Context>, call: Call) -> Reply {
-    let limit = call.opt_i64("n")?.and_then(|n| usize::try_from(n).ok());
-    let limit = limit.filter(|n| *n > 0);
-    let start = call.opt_f64("start")?.unwrap_or(0.0);
-    let timestamps = call.flag("timestamps", false);
-    let lines = context.logs.newest(start, limit).into_iter().map(|line| {
-        let mut entry = vec![Value::from(line.level), line.text.into()];
-        if timestamps {
-            entry.insert(0, line.created.into());
-        }
-        Value::Array(entry)
-    });
-    Ok(Value::Array(lines.collect()))
-}
-
 /// `versions`: what runs here. The scheduler has no Python; it names the release it speaks for, so
 /// that comparisons by clients make sense.
 pub async fn versions(_context: Arc<Context>, call: Call) -> Reply {

@@ -4,11 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use oxidask_key::Key;
+use smallvec::SmallVec;
 
 use crate::effect::TaskError;
 use crate::event::StimulusId;
 use crate::ids::Timestamp;
 use crate::task::TaskState;
+
+/// Tasks and the states recommended for them. Mostly one, which then needs no allocation.
+pub type Recommended = SmallVec<[(Key, TaskState); 1]>;
 
 /// One transition, as `get_story` and `get_cluster_state` report it.
 #[derive(Clone, Debug)]
@@ -20,7 +24,7 @@ pub struct LogEntry {
     /// State after.
     pub finish: TaskState,
     /// What it led to.
-    pub recommendations: Box<[(Key, TaskState)]>,
+    pub recommendations: Recommended,
     /// Cause.
     pub stimulus_id: StimulusId,
     /// When.
@@ -52,6 +56,10 @@ impl TransitionLog {
             entries: VecDeque::new(),
             length,
         }
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.length > 0
     }
 
     pub(crate) fn push(&mut self, entry: LogEntry) {

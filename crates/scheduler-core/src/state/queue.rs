@@ -1,10 +1,13 @@
-//! Root-like tasks that wait for a free thread: a heap by priority, oldest first among equals.
-//! Removal is lazy.
+//! Root-like tasks that wait for a free thread, by priority, oldest first among equals.
+//!
+//! Tasks of one graph become ready in order, so most of them go to the end of a sorted run; a heap
+//! takes the others. Removal is lazy.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use crate::ids::TaskId;
+use crate::sets::IdMap;
 use crate::state::Priority;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,8 +20,10 @@ struct Entry {
 /// Tasks in state `queued` of one release.
 #[derive(Default)]
 pub(crate) struct TaskQueue {
+    run: VecDeque<Entry>,
     heap: BinaryHeap<Reverse<Entry>>,
-    live: crate::sets::IdMap<u32, u64>,
+    /// The valid entry of each task.
+    live: IdMap<u32, u64>,
     next: u64,
 }
 
@@ -42,53 +47,111 @@ impl TaskQueue {
         let sequence = self.next;
         self.next += 1;
         self.live.insert(task.0, sequence);
-        self.heap.push(Reverse(Entry {
+        let entry = Entry {
             priority,
             sequence,
             task,
-        }));
+        };
+        if self.run.back().is_none_or(|last| *last <= entry) {
+            self.run.push_back(entry);
+        } else {
+            self.heap.push(Reverse(entry));
+        }
     }
 
     pub(crate) fn remove(&mut self, task: TaskId) {
         self.live.remove(&task.0);
+        let entries = self.run.len() + self.heap.len();
         if self.live.is_empty() {
+            self.run.clear();
             self.heap.clear();
-        } else if self.heap.len() > 2 * self.live.len() + 64 {
+        } else if entries > 2 * self.live.len() + 64 {
             let live = &self.live;
-            self.heap
-                .retain(|Reverse(e)| live.get(&e.task.0) == Some(&e.sequence));
+            let valid = |e: &Entry| live.get(&e.task.0) == Some(&e.sequence);
+            self.run.retain(valid);
+            self.heap.retain(|Reverse(e)| valid(e));
         }
+    }
+
+    fn is_live(&self, entry: &Entry) -> bool {
+        self.live.get(&entry.task.0) == Some(&entry.sequence)
     }
 
     /// The task that runs next.
     pub(crate) fn peek(&mut self) -> Option<TaskId> {
-        while let Some(Reverse(entry)) = self.heap.peek() {
-            if self.live.get(&entry.task.0) == Some(&entry.sequence) {
-                return Some(entry.task);
-            }
+        while let Some(entry) = self.run.front()
+            && !self.is_live(entry)
+        {
+            self.run.pop_front();
+        }
+        while let Some(Reverse(entry)) = self.heap.peek()
+            && !self.is_live(entry)
+        {
             self.heap.pop();
         }
-        None
+        let of_heap = self.heap.peek().map(|Reverse(e)| e);
+        let first = match (self.run.front(), of_heap) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        Some(first.task)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let heap = self.heap.iter().map(|Reverse(e)| e);
+        self.run.iter().chain(heap).filter(|e| self.is_live(e))
     }
 
     /// Queued tasks in no particular order.
     pub(crate) fn unordered(&self) -> impl Iterator<Item = TaskId> + '_ {
-        self.heap
-            .iter()
-            .map(|Reverse(e)| e)
-            .filter(|e| self.live.get(&e.task.0) == Some(&e.sequence))
-            .map(|e| e.task)
+        self.entries().map(|e| e.task)
     }
 
     /// All queued tasks, next one first.
     pub(crate) fn sorted(&self) -> Vec<TaskId> {
-        let mut entries: Vec<&Entry> = self
-            .heap
-            .iter()
-            .map(|Reverse(e)| e)
-            .filter(|e| self.live.get(&e.task.0) == Some(&e.sequence))
-            .collect();
+        let mut entries: Vec<&Entry> = self.entries().collect();
         entries.sort_unstable();
         entries.into_iter().map(|e| e.task).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(queue: &mut TaskQueue) -> Vec<u32> {
+        let mut order = Vec::new();
+        while let Some(task) = queue.peek() {
+            queue.remove(task);
+            order.push(task.0);
+        }
+        order
+    }
+
+    #[test]
+    fn smallest_priority_first_then_oldest() {
+        let mut queue = TaskQueue::default();
+        for (task, order) in [(1, 5), (2, 7), (3, 1), (4, 7), (5, 5), (6, 0)] {
+            queue.add(TaskId(task), Priority(0.0, 1.0, order));
+        }
+        queue.add(TaskId(7), Priority(-1.0, 2.0, 99));
+        assert_eq!(queue.len(), 7);
+        assert_eq!(drain(&mut queue), [7, 6, 3, 1, 5, 2, 4]);
+    }
+
+    #[test]
+    fn a_task_that_comes_back_has_a_new_place() {
+        let mut queue = TaskQueue::default();
+        for task in 0..200 {
+            queue.add(TaskId(task), Priority(0.0, 1.0, i64::from(task)));
+        }
+        for task in 0..150 {
+            queue.remove(TaskId(task));
+        }
+        queue.add(TaskId(0), Priority(0.0, 1.0, 1_000));
+        assert_eq!(queue.unordered().count(), 51);
+        let order = drain(&mut queue);
+        assert_eq!(order.first(), Some(&150));
+        assert_eq!(order.last(), Some(&0));
     }
 }

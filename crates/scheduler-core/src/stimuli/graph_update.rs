@@ -46,9 +46,18 @@ impl Scheduler {
         self.resolve_edges(&tasks, &mut intake);
         let mut wanted: Vec<TaskId> = Vec::with_capacity(update.keys.len());
         let mut lost: Vec<Key> = Vec::new();
+        // Wanted keys often come in the order of the tasks: then no look-up is needed.
+        let mut next = 0;
         for key in &update.keys {
-            match self.tasks.id(key) {
-                Some(id) => wanted.push(id),
+            let known = match intake.entries.get(next) {
+                Some(entry) if self.tasks[entry.id].key == *key => Some(entry.id),
+                _ => self.tasks.id(key),
+            };
+            match known {
+                Some(id) => {
+                    wanted.push(id);
+                    next = (self.tasks[id].scratch as usize).saturating_add(1);
+                }
                 None => lost.push(key.clone()),
             }
         }

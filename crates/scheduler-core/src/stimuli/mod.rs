@@ -31,6 +31,11 @@ impl Scheduler {
 
     pub(crate) fn dispatch(&mut self, event: Event) {
         match event {
+            // By far the most frequent one.
+            Event::TaskFinished(message) => {
+                self.set_stimulus(Arc::clone(&message.stimulus_id), "task-finished");
+                self.task_finished(&message);
+            }
             Event::AddClient { client, name } => self.add_client(client, name),
             Event::RemoveClient {
                 client,
@@ -145,10 +150,6 @@ impl Scheduler {
 
     fn dispatch_task(&mut self, event: Event) {
         match event {
-            Event::TaskFinished(message) => {
-                self.set_stimulus(Arc::clone(&message.stimulus_id), "task-finished");
-                self.task_finished(&message);
-            }
             Event::TaskErred(message) => {
                 self.set_stimulus(Arc::clone(&message.stimulus_id), "task-erred");
                 self.task_erred(&message);

@@ -24,7 +24,7 @@ use crate::event::TaskFinished;
 use crate::ids::{TaskId, WorkerId};
 use crate::opaque::Opaque;
 use crate::state::Failure;
-use crate::story::LogEntry;
+use crate::story::{LogEntry, Recommended};
 use crate::task::TaskState::{self, *};
 
 /// What a transition needs to know beyond the task and the state.
@@ -240,27 +240,34 @@ impl Scheduler {
                 stimulus_id: Arc::clone(&self.stimulus),
             })));
         }
-        let recommendations = self.journal_since(journal_start);
-        self.log.push(LogEntry {
-            key,
-            start,
-            finish,
-            recommendations,
-            stimulus_id: Arc::clone(&self.stimulus),
-            time: self.now,
-        });
+        if self.log.is_kept() {
+            let recommendations = self.journal_since(journal_start);
+            self.log.push(LogEntry {
+                key,
+                start,
+                finish,
+                recommendations,
+                stimulus_id: Arc::clone(&self.stimulus),
+                time: self.now,
+            });
+        }
         if journal_start == 0 {
             self.recommendations.journal.clear();
         }
     }
 
     /// Recommendations since `start` of the journal, each task once with its last state.
-    fn journal_since(&self, start: usize) -> Box<[(oxidask_key::Key, TaskState)]> {
+    fn journal_since(&self, start: usize) -> Recommended {
         let made = self
             .recommendations
             .journal
             .get(start..)
             .unwrap_or_default();
+        let named =
+            |&(id, state): &(TaskId, TaskState)| Some((self.tasks.get(id)?.key.clone(), state));
+        if let [] | [_] = made {
+            return made.iter().filter_map(named).collect();
+        }
         let mut list: Vec<(TaskId, TaskState)> = Vec::with_capacity(made.len());
         for &(id, state) in made {
             // Repetitions are rare and close together.
@@ -269,9 +276,7 @@ impl Scheduler {
                 None => list.push((id, state)),
             }
         }
-        list.into_iter()
-            .filter_map(|(id, state)| Some((self.tasks.get(id)?.key.clone(), state)))
-            .collect()
+        list.iter().filter_map(named).collect()
     }
 
     /// The worker a task is on.

@@ -334,3 +334,72 @@ pub fn describe(effect: &Effect) -> Option<String> {
         Effect::LogEvent { .. } | Effect::Transition(_) => return None,
     })
 }
+
+impl TestEnv {
+    pub fn add_client(&mut self, client: u32, name: &str) -> ClientId {
+        let client = ClientId(client);
+        self.event(Event::AddClient {
+            client,
+            name: name.into(),
+        });
+        client
+    }
+
+    pub fn submit_as(&mut self, client: ClientId, tasks: Vec<NewTask>, keys: &[&str]) {
+        let mut update = self.graph(tasks, keys);
+        update.client = client;
+        self.event(Event::UpdateGraph(Box::new(update)));
+    }
+
+    /// Submits `n` tasks `prefix-0…` without dependencies, all wanted.
+    pub fn map(&mut self, prefix: &str, n: usize) -> Vec<String> {
+        let names: Vec<String> = (0..n).map(|i| format!("{prefix}-{i}")).collect();
+        let tasks = names.iter().map(|name| task(name, &[])).collect();
+        let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.submit(tasks, &keys);
+        names
+    }
+
+    /// Tasks on a worker.
+    pub fn processing(&self, worker: u32) -> Vec<String> {
+        self.s.worker(WorkerId(worker)).map_or(Vec::new(), |w| {
+            w.processing().map(|t| t.key().to_text()).collect()
+        })
+    }
+
+    pub fn states(&self, names: &[&str]) -> Vec<&'static str> {
+        names.iter().map(|n| self.state(n).as_str()).collect()
+    }
+
+    pub fn set_status(&mut self, worker: u32, status: WorkerStatus) {
+        self.event(Event::WorkerStatusChanged {
+            worker: WorkerId(worker),
+            status,
+            stimulus_id: "status".into(),
+        });
+    }
+
+    pub fn scatter(&mut self, name: &str, workers: &[u32]) {
+        self.scatter_sized(name, workers, 10);
+    }
+
+    pub fn scatter_sized(&mut self, name: &str, workers: &[u32], nbytes: u64) {
+        self.event(Event::UpdateData {
+            data: vec![oxidask_scheduler_core::event::DataPlacement {
+                key: key(name),
+                who_has: workers.iter().map(|&w| address(w)).collect(),
+                nbytes,
+            }],
+            client: Some(ALICE),
+            stimulus_id: "scatter".into(),
+        });
+    }
+
+    pub fn add_keys(&mut self, worker: u32, names: &[&str]) {
+        self.event(Event::AddKeys {
+            worker: WorkerId(worker),
+            keys: names.iter().map(|n| key(n)).collect(),
+            stimulus_id: "add-keys".into(),
+        });
+    }
+}

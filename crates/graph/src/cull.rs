@@ -1,6 +1,6 @@
 //! Dropping tasks that the wanted keys do not need.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use oxidask_key::Key;
 

@@ -3,7 +3,7 @@
 //! Only layers that hold their tasks (`MaterializedLayer`) and no optimisation but that of `delayed`
 //! (which culls) are taken.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use indexmap::IndexMap;
 use oxidask_key::Key;
@@ -237,7 +237,8 @@ fn cull_layer(
     let mut work: Vec<Key> = if wanted.len() == tasks.len() {
         tasks.keys().cloned().collect()
     } else {
-        wanted.iter().cloned().collect()
+        let wanted = tasks.keys().filter(|key| wanted.contains(*key));
+        wanted.cloned().collect()
     };
     while let Some(key) = work.pop() {
         let Some((_, dependencies)) = tasks.get(&key) else {

@@ -4,7 +4,7 @@
 //! other tasks, containers of those, and literals; the latter are converted as dask's
 //! `convert_legacy_graph` does it.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use oxidask_key::Key;
 

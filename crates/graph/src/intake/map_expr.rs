@@ -3,7 +3,7 @@
 //! Task `i` is `Task(keys[i], func, *(iterable[i] for iterable in iterables), **kwargs)`. Function
 //! and keyword arguments go into the prefix that the tasks share.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use oxidask_key::Key;
 
@@ -99,7 +99,7 @@ pub(super) fn split_map(
 
 /// As a dict does: a key stays where it was first and has the value it was given last.
 pub(super) fn keep_last(tasks: &mut Vec<SplitTask>) {
-    let mut index = std::collections::HashMap::new();
+    let mut index = hashbrown::HashMap::new();
     let mut kept: Vec<SplitTask> = Vec::new();
     for task in tasks.drain(..) {
         match index.get(&task.key).and_then(|&i: &usize| kept.get_mut(i)) {

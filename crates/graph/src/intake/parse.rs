@@ -1,7 +1,7 @@
 //! Arguments of `submit` and `map` (dask's `parse_input`): futures among them become aliases, and
 //! containers with futures inside become containers of nodes, which a worker fills.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use oxidask_key::Key;
 

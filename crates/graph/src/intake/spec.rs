@@ -357,7 +357,7 @@ fn frozen_keys(arena: &mut Arena, keys: &[Key]) -> NodeId {
 pub(super) fn union(to: &mut Vec<Key>, from: &[Key]) {
     // Fan-ins of many thousands come from reductions over futures; a set pays only for those.
     if to.len() + from.len() > 64 {
-        let mut seen: std::collections::HashSet<Key> = to.iter().cloned().collect();
+        let mut seen: hashbrown::HashSet<Key> = to.iter().cloned().collect();
         to.extend(from.iter().filter(|&key| seen.insert(key.clone())).cloned());
         return;
     }

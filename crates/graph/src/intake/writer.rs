@@ -1,6 +1,6 @@
 //! Writing the tasks of one graph, with what many of them share written once.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use bytes::{Bytes, BytesMut};
 

@@ -809,7 +809,7 @@ impl<'a> Walk<'a> {
 
 fn add_new(to: &mut Vec<u32>, nodes: &[u32]) {
     if to.len() + nodes.len() > 64 {
-        let mut seen: std::collections::HashSet<u32> = to.iter().copied().collect();
+        let mut seen: hashbrown::HashSet<u32> = to.iter().copied().collect();
         to.extend(nodes.iter().copied().filter(|&n| seen.insert(n)));
         return;
     }

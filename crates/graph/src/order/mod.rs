@@ -11,8 +11,8 @@
 mod classic;
 mod modern;
 
+use hashbrown::HashMap;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use oxidask_key::Key;
 

@@ -6,8 +6,10 @@
 //! along it, everything needed is ordered. Tasks that become runnable besides are followed to the
 //! next node that needs something else, and ordered as soon as that completes it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
+
+use hashbrown::HashMap;
 
 use super::{Cycle, Graph};
 

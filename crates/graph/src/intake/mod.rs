@@ -3,7 +3,7 @@
 //! | form | releases | where |
 //! | --- | --- | --- |
 //! | pickled expression (`expr_ser`) | ≥ 2025.4.0 | [`expr`] |
-//! | packed layers (`update-graph-hlg`) | 2020.12.0 – 2023.3.2.1 | `packed` |
+//! | packed layers (`update-graph-hlg`) | 2020.12.0 – 2023.3.2.1 | [`packed`] |
 //! | one dump per task | ≤ 2.30.1 | nothing to split; the shell takes them as they are |
 //!
 //! A form whose meaning is not certain is never guessed: the answer is [`NeedsPython`].
@@ -12,6 +12,7 @@ pub mod expr;
 mod hlg;
 mod legacy;
 mod map_expr;
+pub mod packed;
 mod parse;
 mod spec;
 mod writer;

@@ -11,11 +11,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    # Tests of a release share a cluster, so they run in one process of the runner.
+    # Tests that share a cluster run in one process of the runner, in portions that can be spread evenly.
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        release = callspec.params.get("release") if callspec else None
-        item.add_marker(pytest.mark.xdist_group(release or item.nodeid))
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        scenario = params.get("scenario", "").split(".")[0]
+        group = f"{params['release']} {scenario}" if "cluster" in item.fixturenames else item.nodeid
+        item.add_marker(pytest.mark.xdist_group(group))
         if stock_scheduler() and item.get_closest_marker("native_only"):
             item.add_marker(pytest.mark.skip(reason="the stock scheduler does not do this"))
 

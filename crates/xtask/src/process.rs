@@ -149,6 +149,14 @@ impl Child {
         }
     }
 
+    /// Whether its log has this text.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        self.log
+            .as_ref()
+            .and_then(|log| fs::read_to_string(log).ok())
+            .is_some_and(|log| log.contains(text))
+    }
+
     fn log_tail(&self) -> String {
         let Some(log) = &self.log else {
             return String::new();

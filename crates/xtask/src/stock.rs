@@ -97,6 +97,20 @@ impl Plan<'_> {
                 &log,
             )?);
         }
+        // A client of 2.23.0 – 2021.02 waits in silence to be greeted in its own framing; it is the workers that tell
+        // the scheduler what this address speaks, since only they try again.
+        wait_until(
+            "registration of the workers",
+            Duration::from_secs(90),
+            interrupt,
+            || {
+                cluster.check_alive()?;
+                Ok(cluster
+                    .workers
+                    .iter()
+                    .all(|worker| worker.has_logged("Registered to:")))
+            },
+        )?;
         Ok(cluster)
     }
 

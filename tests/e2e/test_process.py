@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from harness.cluster import Scheduler, free_port, scheduler_words
-from harness.processes import clean_environment
+from harness.processes import clean_environment, end_with_parent
 from harness.releases import python_of
 from harness.waiting import wait_for
 
@@ -132,6 +132,7 @@ def test_spellings_of_the_command_line(tmp_path, options):
             stdout=out,
             stderr=out,
             stdin=subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
         )
     try:
         wait_for(lambda: "Scheduler at:" in log.read_text(), 30, log.read_text)

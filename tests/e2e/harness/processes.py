@@ -1,6 +1,7 @@
 """Child processes with a log each. They lead process groups of their own, which are ended as a whole."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -28,6 +29,15 @@ def clean_environment(folder, python=None, **extra):
     return env
 
 
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def end_with_parent():
+    """Run in a child before exec: it is killed when the test runner dies, however that happens."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Process:
     """A process under test, with stdout and stderr together in `log`."""
 
@@ -41,6 +51,7 @@ class Process:
                 stderr=out,
                 env=env,
                 start_new_session=True,
+                preexec_fn=end_with_parent,
                 **options,
             )
 

@@ -1,7 +1,10 @@
 //! Restoring compressed frames. We announce no compression, so only peers of 2.22 and older (which
 //! never ask) send compressed bytes; we never send any. Every expansion has a limit.
 
-#![expect(clippy::disallowed_methods, reason = "this is the place with the limits")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the place with the limits"
+)]
 
 use std::io::Read;
 

@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::path::Path;
-
-use common::{Items, Writer, case_names, python, python_repr, run, scratch};
+use bytes::Bytes;
+use common::{
+    Items, Recorded, Writer, case_names, python, python_repr, record, recorded, run, scratch,
+};
 use oxidask_graph::intake::packed::{Input, Item, PackedGraph, PackedIntake, PackedSpec, expand};
 use oxidask_graph::{Limits, PlainValue, decode_plain};
 
@@ -115,10 +116,18 @@ fn dump(graph: &PackedGraph<usize>) -> Vec<u8> {
     out.0
 }
 
-fn expand_case(path: &Path) -> PackedIntake<usize> {
-    let hlg = Items::read(path).next().expect("layers");
+const FIXTURE: &str = "layers-2022.12.0.bin";
+
+/// Cases above this size (bytes, with their result) are not recorded.
+const MAX_RECORDED: usize = 16_000;
+
+/// What is made of a case, in the form that the helper reads; the error holds the reason for Python.
+fn expand_case(hlg: Bytes) -> Result<Vec<u8>, String> {
     let hlg = decode_plain(hlg, Vec::new()).expect("plain values");
-    expand(&input(hlg), Limits::default())
+    match expand(&input(hlg), Limits::default()) {
+        PackedIntake::Split(graph) => Ok(dump(&graph)),
+        PackedIntake::NeedsPython(reason) => Err(reason.to_string()),
+    }
 }
 
 #[test]
@@ -128,17 +137,31 @@ fn layers_of_2022_12_0_expand_as_on_the_stock_scheduler() {
     };
     let dir = scratch("layers");
     run(&python, "layers.py", &["make"], &dir);
+    let mut cases = Vec::new();
     for name in case_names(&dir) {
-        match expand_case(&dir.join(format!("{name}.case"))) {
-            PackedIntake::Split(graph) => {
-                let file = dir.join(format!("{name}.packed"));
-                std::fs::write(file, dump(&graph)).expect("write tasks");
-            }
-            PackedIntake::NeedsPython(reason) => {
-                let file = dir.join(format!("{name}.python"));
-                std::fs::write(file, reason.to_string()).expect("write reason");
-            }
+        let hlg = Items::read(&dir.join(format!("{name}.case"))).next();
+        let case = hlg.expect("layers");
+        let (extension, result) = match expand_case(case.clone()) {
+            Ok(tasks) => ("packed", tasks),
+            Err(reason) => ("python", reason.into_bytes()),
+        };
+        std::fs::write(dir.join(format!("{name}.{extension}")), &result).expect("write result");
+        if case.len() + result.len() <= MAX_RECORDED {
+            cases.push(Recorded {
+                name,
+                case,
+                result: result.into(),
+            });
         }
     }
     run(&python, "layers.py", &["check"], &dir);
+    record(FIXTURE, &cases);
+}
+
+#[test]
+fn recorded_layers_expand_as_when_python_checked_them() {
+    for Recorded { name, case, result } in recorded(FIXTURE) {
+        let now = expand_case(case).unwrap_or_else(String::into_bytes);
+        assert!(now == result, "{name}: another result than recorded");
+    }
 }

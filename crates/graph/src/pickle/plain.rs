@@ -9,7 +9,7 @@ use super::walker::{Limits, WalkError, walk};
 /// Deepest nesting of a plain value.
 const MAX_DEPTH: usize = 64;
 
-/// Largest plain value: bytes of text plus a few per value. A short pickle can describe
+/// Largest plain value in bytes of memory. A short pickle can describe
 /// exponentially many values by referring to the same ones again and again.
 const MAX_PLAIN_SIZE: usize = 64 << 20;
 
@@ -17,7 +17,7 @@ const MAX_PLAIN_SIZE: usize = 64 << 20;
 const MAX_KEY_SIZE: usize = 1 << 20;
 
 /// What a value costs besides its text.
-const VALUE_SIZE: usize = 8;
+const VALUE_SIZE: usize = 64;
 
 /// A value of Python's own simple types.
 #[derive(Clone, Debug, PartialEq)]

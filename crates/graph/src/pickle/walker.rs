@@ -193,29 +193,28 @@ impl Machine {
             return Ok(());
         }
         let dropped = self.pop()?;
-        if self.memoised.get(dropped.index()) == Some(&true) {
-            return Ok(());
-        }
-        match self.arena.kind(dropped) {
-            Kind::Reduce { args, .. } => {
-                // `setter(obj, state)` of a reduce with a state setter: pickle leaves `obj` below.
-                let first = self.arena.tuple(args).and_then(|a| a.first().copied());
-                match first {
-                    Some(target) if self.stack.last() == Some(&target) => {
-                        self.arena.add_op(target, OpKind::Effect, &[dropped]);
-                        Ok(())
-                    }
-                    // Pickle throws away the outer copy of an object that was reached through its
-                    // own arguments, and fetches the inner one.
-                    _ if self.next_is_get() => Ok(()),
-                    _ => Err(self.unsupported("result of a call dropped")),
-                }
+        let kind = self.arena.kind(dropped);
+        if let Kind::Reduce { args, .. } = kind {
+            // `setter(obj, state)` of a reduce with a state setter: pickle leaves `obj` below.
+            let first = self.arena.tuple(args).and_then(|a| a.first().copied());
+            if let Some(target) = first
+                && self.stack.last() == Some(&target)
+            {
+                self.arena.add_op(target, OpKind::Effect, &[dropped]);
+                return Ok(());
             }
-            Kind::NewObj { .. } | Kind::NewObjEx { .. } | Kind::Obj(_) if !self.next_is_get() => {
-                Err(self.unsupported("object dropped"))
-            }
-            _ => Ok(()),
         }
+        let kept = self.memoised.get(dropped.index()) == Some(&true);
+        let is_call = matches!(
+            kind,
+            Kind::Reduce { .. } | Kind::NewObj { .. } | Kind::NewObjEx { .. } | Kind::Obj(_)
+        );
+        // Pickle throws away the outer copy of an object that was reached through its own
+        // arguments, and fetches the inner one.
+        if is_call && !kept && !self.next_is_get() {
+            return Err(self.unsupported("result of a call dropped"));
+        }
+        Ok(())
     }
 
     fn next_is_get(&self) -> bool {

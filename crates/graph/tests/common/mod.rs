@@ -47,6 +47,50 @@ pub(crate) fn run(python: &Path, script: &str, args: &[&str], dir: &Path) {
     );
 }
 
+/// Where recorded cases are kept.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// A recorded case: its name, the submission, and what was made of it when the release's Python had
+/// checked that.
+pub(crate) struct Recorded {
+    pub(crate) name: String,
+    pub(crate) case: Bytes,
+    pub(crate) result: Bytes,
+}
+
+/// Reads a file of recorded cases.
+pub(crate) fn recorded(name: &str) -> Vec<Recorded> {
+    let mut items = Items::read(&fixture(name));
+    let mut all = Vec::new();
+    while let Some(name) = items.next() {
+        all.push(Recorded {
+            name: String::from_utf8(name.to_vec()).expect("name"),
+            case: items.next().expect("case"),
+            result: items.next().expect("result"),
+        });
+    }
+    assert!(!all.is_empty(), "no cases in {name}");
+    all
+}
+
+/// With `OXIDASK_RECORD` set, keeps cases that Python has just checked; called after the check.
+pub(crate) fn record(name: &str, cases: &[Recorded]) {
+    if std::env::var_os("OXIDASK_RECORD").is_none() {
+        return;
+    }
+    let mut out = Writer::default();
+    for case in cases {
+        out.text(&case.name);
+        out.item(&case.case);
+        out.item(&case.result);
+    }
+    std::fs::write(fixture(name), out.0).expect("write fixture");
+}
+
 /// Names of the cases in a directory, sorted.
 pub(crate) fn case_names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
@@ -66,6 +110,10 @@ pub(crate) fn case_names(dir: &Path) -> Vec<String> {
 pub(crate) struct Items(Bytes);
 
 impl Items {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     pub(crate) fn read(path: &Path) -> Self {
         Self(std::fs::read(path).expect("read case").into())
     }
@@ -103,11 +151,7 @@ impl Writer {
     }
 }
 
-/// Writes a split graph for the helpers.
-pub(crate) fn dump_split(path: &Path, graph: &SplitGraph) {
-    std::fs::write(path, split_bytes(graph)).expect("write split");
-}
-
+/// A split graph for the helpers.
 pub(crate) fn split_bytes(graph: &SplitGraph) -> Vec<u8> {
     let mut out = Writer::default();
     out.number(graph.tasks.len());

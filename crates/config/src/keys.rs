@@ -241,6 +241,7 @@ pub const KEYS: &[KeyDecl] = &[
     key("oxidask.python-host.python", K::OptText, D::None, "oxidask", "interpreter of the local Python host; by default the environment's"),
     key("oxidask.python-host.timeout", K::Duration("s"), D::Str("5 minutes"), "oxidask", "longest expansion of one graph"),
     key("oxidask.comm.silent-peer-framing", K::Word(&["f1", "f2"]), D::Str("f2"), "oxidask", "framing for addresses never heard of: f1 up to 2021.11, f2 from then on"),
+    key("oxidask.comm.older-port", K::OptCount, D::None, "oxidask", "a second port, on which silent peers are greeted as releases up to 2021.02.0"),
     key("oxidask.comm.max-message-bytes", K::Bytes, D::Str("16GiB"), "oxidask", "larger messages close their connection"),
     key("oxidask.comm.max-frames", K::Count, D::Int(1_000_000), "oxidask", "messages of more frames close their connection"),
     key("oxidask.log.format", K::Word(&["text", "json"]), D::Str("text"), "oxidask", "form of log lines"),

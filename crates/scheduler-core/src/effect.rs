@@ -303,6 +303,16 @@ pub enum LoggedEvent {
         /// Whether it was told before.
         expected: bool,
     },
+    /// `{"action": "update-graph", …}`: a graph was taken in.
+    UpdateGraph {
+        /// Cause.
+        stimulus_id: StimulusId,
+        /// When it arrived.
+        received: crate::ids::Timestamp,
+        /// How many tasks it had, and how many of them were new; nothing when it was refused because
+        /// dependencies are lost.
+        tasks: Option<(usize, usize)>,
+    },
     /// Any other map of plain values: `(name, value)` pairs.
     Plain(Vec<(&'static str, PlainValue)>),
 }

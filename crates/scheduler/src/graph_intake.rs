@@ -33,6 +33,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::python_host::HostError;
 use crate::releases::compatibility;
+use crate::session::stimulus;
 use fields::Fields;
 
 /// First release whose clients want a graph with lost dependencies refused as a whole.
@@ -65,6 +66,12 @@ pub async fn update_graph(context: &Arc<Context>, client: &Arc<ClientEntry>, mes
     context.active_graphs.fetch_sub(1, Ordering::Relaxed);
     if let Err((keys, error)) = result {
         tracing::error!(target: "distributed.scheduler", "graph of client {}: {error}", client.name);
+        let event = Value::map([
+            ("action", Value::from("update-graph")),
+            ("stimulus_id", stimulus("update-graph").into()),
+            ("status", "error".into()),
+        ]);
+        context.log_event(&["scheduler", &client.name], &event);
         refuse(client, keys, &error);
     }
 }

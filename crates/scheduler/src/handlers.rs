@@ -1,8 +1,10 @@
 //! The ops of the scheduler itself, one file per op or family, and their table.
 
+pub mod benchmark;
 pub mod broadcast;
 pub mod call_stack;
 pub mod cluster_state;
+pub mod dump;
 pub mod gather;
 pub mod identity;
 pub mod idle;
@@ -36,6 +38,8 @@ pub fn register(table: &mut RpcTable) {
     table.add("adaptive_target", retire::adaptive_target);
     table.add("call_stack", call_stack::call_stack);
     table.add("profile", profile::profile);
+    table.add("benchmark_hardware", benchmark::benchmark_hardware);
+    table.add("dump_cluster_state_to_url", dump::dump_cluster_state_to_url);
     table.add("register_worker_plugin", plugins::register_worker_plugin);
     table.add(
         "unregister_worker_plugin",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use oxidask_wire::Connection;
 use oxidask_wire::connection::{AcceptPolicy, SocketOptions, configure};
 use oxidask_wire::error::AcceptError;
+use oxidask_wire::release::Generation;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -37,12 +38,14 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.listen(backlog)
 }
 
-/// Accepts connections until the task is dropped.
+/// Accepts connections until the task is dropped. `silent`: how silent peers are greeted, if that
+/// is certain.
 pub async fn accept(
     context: Arc<Context>,
     listener: TcpListener,
     policy: AcceptPolicy,
     socket: SocketOptions,
+    silent: Option<Generation>,
 ) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let connections = Arc::new(Semaphore::new(connection_limit()));
@@ -65,7 +68,7 @@ pub async fn accept(
         };
         let (context, policy) = (Arc::clone(&context), Arc::clone(&policy));
         let served = async move {
-            let settled = settle(stream, peer, &policy, socket).await;
+            let settled = settle(stream, peer, &policy, socket, silent).await;
             drop(handshake);
             if let Some(settled) = settled {
                 session::serve(context, settled, peer).await;
@@ -81,11 +84,12 @@ async fn settle(
     peer: SocketAddr,
     policy: &AcceptPolicy,
     socket: SocketOptions,
+    silent: Option<Generation>,
 ) -> Option<Connection> {
     if let Err(error) = configure(&stream, &socket) {
         tracing::debug!("socket options of {peer}: {error}");
     }
-    match Connection::accept(stream, policy, Some(peer), None).await {
+    match Connection::accept(stream, policy, Some(peer), silent).await {
         Ok(connection) => Some(connection),
         Err(AcceptError::ClosedEarly) => None,
         Err(error) => {

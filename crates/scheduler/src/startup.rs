@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicUsize;
 use oxidask_cli::{Outcome, SchedulerArgs, UsageError, parse_scheduler};
 use oxidask_config::{Config, Env};
 use oxidask_wire::connection::SocketOptions;
+use oxidask_wire::release::Generation;
 use tokio::net::TcpListener;
 
 use crate::clients::ClientTable;
@@ -143,6 +144,7 @@ pub struct Running {
 /// When an address cannot be listened on, or the core thread cannot be started.
 pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
     let (tcp, address) = listen(args, &config).await?;
+    let older = older_port(&tcp, &config)?;
     let http = http::bind(&args.dashboard_address, &config).await?;
     let workers = Arc::<WorkerTable>::default();
     let (sender, observed) = observers::channel();
@@ -201,7 +203,18 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         ),
     };
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(listener::accept(Arc::clone(&context), tcp, policy, socket));
+    if let Some(older) = older {
+        let greeting = Some(Generation::M1);
+        let (context, policy) = (Arc::clone(&context), policy.clone());
+        tasks.spawn(listener::accept(context, older, policy, socket, greeting));
+    }
+    tasks.spawn(listener::accept(
+        Arc::clone(&context),
+        tcp,
+        policy,
+        socket,
+        None,
+    ));
     tasks.spawn(observe(Arc::clone(&context), observed));
     tasks.spawn(watch_idle(Arc::clone(&context)));
     serve_http(&context, args, http, &mut tasks);
@@ -286,6 +299,24 @@ async fn listen(
         source,
         hint,
     })
+}
+
+/// `oxidask.comm.older-port`: a second port for releases that wait to be greeted in the older
+/// framing, which nothing tells from those that wait for the newer one.
+fn older_port(tcp: &TcpListener, config: &Config) -> Result<Option<TcpListener>, StartError> {
+    let port = config.count("oxidask.comm.older-port");
+    let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else {
+        return Ok(None);
+    };
+    let mut address = tcp.local_addr()?;
+    address.set_port(port);
+    let listener = listener::bind(address, 2048).map_err(|source| StartError::Listen {
+        address: address.to_string(),
+        source,
+        hint: "choose another port with oxidask.comm.older-port",
+    })?;
+    tracing::info!(target: "distributed.scheduler", "  Older releases at: {:>19}", listener.local_addr()?);
+    Ok(Some(listener))
 }
 
 /// Passes on what the core tells nobody in particular.

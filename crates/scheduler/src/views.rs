@@ -8,6 +8,7 @@ use oxidask_scheduler_core::ids::WorkerId;
 use oxidask_scheduler_core::worker::WorkerStatus;
 use oxidask_wire::value::Value;
 
+use crate::clock;
 use crate::core_thread::{CoreHandle, CoreStopped};
 
 /// An entry of the event log that the core made, as peers see it.
@@ -33,6 +34,28 @@ pub fn logged_event(event: LoggedEvent) -> Value {
             ("stimulus_id", stimulus_id.into()),
             ("expected", expected.into()),
         ]),
+        LoggedEvent::UpdateGraph {
+            stimulus_id,
+            received,
+            tasks,
+        } => {
+            let status = if tasks.is_some() { "OK" } else { "cancelled" };
+            let mut event = Value::map([
+                ("action", Value::from("update-graph")),
+                ("stimulus_id", stimulus_id.into()),
+                ("status", status.into()),
+            ]);
+            if let Some((tasks, new_tasks)) = tasks {
+                let metrics = Value::map([
+                    ("tasks", Value::from(tasks)),
+                    ("new_tasks", new_tasks.into()),
+                    ("start_timestamp_seconds", received.0.into()),
+                    ("duration_seconds", clock::now().since(received).into()),
+                ]);
+                event.insert("metrics", metrics);
+            }
+            event
+        }
         LoggedEvent::Plain(fields) => {
             Value::map(fields.into_iter().map(|(name, value)| (name, plain(value))))
         }

@@ -182,8 +182,8 @@ impl WorkerTable {
     }
 }
 
-/// Stock's rule for `heartbeat-interval`, in seconds.
-fn heartbeat_interval(workers: usize) -> f64 {
+/// Stock's rule for `heartbeat-interval`, in seconds, with so many peers.
+pub fn heartbeat_interval(workers: usize) -> f64 {
     match workers {
         0..=10 => 0.5,
         11..50 => 1.0,

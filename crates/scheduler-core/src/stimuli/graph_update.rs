@@ -8,7 +8,7 @@ use std::sync::Arc;
 use oxidask_key::Key;
 
 use crate::Scheduler;
-use crate::effect::ClientMsg;
+use crate::effect::{ClientMsg, Effect, LoggedEvent};
 use crate::graph::{GraphUpdate, LostDependencies, NewTask, TaskOptions};
 use crate::ids::{ClientId, TaskId};
 use crate::sets::IdSet;
@@ -66,6 +66,7 @@ impl Scheduler {
                 self.mark_reachable(&wanted, &mut intake);
                 let any = !lost.is_empty() || intake.entries.iter().any(|e| e.reachable && e.lost);
                 if any {
+                    self.log_graph(&update, None);
                     self.refuse(&update, intake);
                     return;
                 }
@@ -83,6 +84,9 @@ impl Scheduler {
             }
         }
         self.discard_unreachable(&mut intake);
+        let new = intake.entries.iter().filter(|e| e.new && e.reachable);
+        let reachable = intake.entries.iter().filter(|e| e.reachable).count();
+        self.log_graph(&update, Some((reachable, new.count())));
         let touched = self.connect(&mut tasks, &intake, &update);
         drop(tasks);
         for &id in &wanted {
@@ -93,6 +97,18 @@ impl Scheduler {
         self.run_recommendations();
         self.report_finished(update.client, &touched);
         self.cancel_lost(update.client, lost);
+    }
+
+    fn log_graph(&mut self, update: &GraphUpdate, tasks: Option<(usize, usize)>) {
+        let mut topics = vec![Arc::from("scheduler")];
+        let client = self.clients.get(update.client);
+        topics.extend(client.map(|client| Arc::clone(&client.name)));
+        let event = LoggedEvent::UpdateGraph {
+            stimulus_id: Arc::clone(&update.stimulus_id),
+            received: update.received,
+            tasks,
+        };
+        self.out.push(Effect::LogEvent { topics, event });
     }
 
     fn entry<'a>(&self, intake: &'a Intake, id: TaskId) -> Option<&'a Entry> {

@@ -79,9 +79,10 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
     }
     leave(&context, &client);
     if let Some(connection) = &client.connection {
-        connection
-            .outbox
-            .send_message(Value::map([("op", "stream-closed")]));
+        if !context.shutdown.is_requested() {
+            let closed = Value::map([("op", "stream-closed")]);
+            connection.outbox.send_message(closed);
+        }
         connection.outbox.close();
     }
     if tokio::time::timeout(LINGER, &mut writing).await.is_err() {
@@ -198,12 +199,11 @@ fn heartbeat(context: &Context, client: &ClientEntry) {
         return;
     };
     if connection.release >= ADJUSTABLE {
+        let clients = context.clients.connected().len();
+        let interval = 10.0 * crate::workers::heartbeat_interval(clients);
         connection.outbox.send_message(Value::map([
             ("op", Value::from("adjust-heartbeat-interval")),
-            (
-                "interval",
-                (10.0 * context.workers.heartbeat_interval()).into(),
-            ),
+            ("interval", interval.into()),
         ]));
     }
 }

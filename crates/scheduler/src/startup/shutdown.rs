@@ -46,9 +46,7 @@ pub(super) async fn close(running: Running, reason: &str) {
     }
     for client in context.clients.connected() {
         if let Some(connection) = &client.connection {
-            connection
-                .outbox
-                .send_message(Value::map([("op", "stream-closed")]));
+            // No `stream-closed`: clients would take it for their own doing, and not cancel futures.
             connection.outbox.close();
         }
     }

@@ -72,14 +72,17 @@ pub(super) fn step(
             force,
             reason,
             msg,
-        } => Event::CancelKeys {
-            client: client.id,
-            keys,
-            force,
-            reason: reason.map(Arc::from),
-            msg: msg.map(Arc::from),
-            stimulus_id: stimulus("cancel-keys"),
-        },
+        } => {
+            log_cancel(client, &keys, force);
+            Event::CancelKeys {
+                client: client.id,
+                keys,
+                force,
+                reason: reason.map(Arc::from),
+                msg: msg.map(Arc::from),
+                stimulus_id: stimulus("cancel-keys"),
+            }
+        }
         FromClient::ReportKey { key } => Event::ReportKey {
             client: client.id,
             key,
@@ -99,6 +102,15 @@ pub(super) fn step(
     };
     events.push(event);
     Ok(Step::Continue)
+}
+
+/// The log lines that people look for when futures are cancelled; not one for each of very many.
+fn log_cancel(client: &ClientEntry, keys: &[oxidask_key::Key], force: bool) {
+    const MAX_LINES: usize = 1000;
+    tracing::info!(target: "distributed.scheduler", "Client {} requests to cancel {} keys", client.name, keys.len());
+    for key in keys.iter().take(MAX_LINES) {
+        tracing::info!(target: "distributed.scheduler", "Scheduler cancels key {key}.  Force={force}");
+    }
 }
 
 /// Joins holders and sizes by key; a key without a size counts as empty.

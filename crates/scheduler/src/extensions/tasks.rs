@@ -1,6 +1,7 @@
 //! Questions about tasks that several extensions ask.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oxidask_key::Key;
@@ -71,8 +72,8 @@ fn object(error: ErrorObject) -> Value {
 /// Since this release, storing a future of a task that stays unknown fails; before, it was stored
 /// all the same.
 const UNKNOWN_TASKS_ARE_REFUSED: Release = Release::new(2024, 8, 2);
-/// How long clients before that wait for their graph, in seconds.
-const PATIENCE: f64 = 5.0;
+/// How long a graph may be on its way, in seconds, when none is being expanded.
+const PATIENCE: f64 = 2.0;
 
 /// Waits until the scheduler knows all of `keys`, before they are kept for others. A client's
 /// requests overtake the messages on its stream, so the graph may still be on its way.
@@ -99,17 +100,23 @@ pub(super) async fn wait_for_graph(
     }
 }
 
-/// Waits a while until the scheduler knows all of `keys`; goes on without an error if it does not.
+/// Waits a while until the scheduler knows all of `keys`, and longer while graphs are being expanded;
+/// goes on without an error if it still does not.
 ///
 /// # Errors
 /// When the core has stopped.
 pub(super) async fn wait_patiently(context: &Arc<Context>, keys: &[Key]) -> Result<(), RpcError> {
-    let patience = Deadline::after(Some(PATIENCE));
-    let unknown = wait_until_known(context, keys, patience).await?;
-    if let Some(key) = unknown {
-        tracing::debug!("{key} is kept for others, but no graph has it yet");
+    loop {
+        let expanding = context.active_graphs.load(Ordering::Relaxed) > 0;
+        let patience = Deadline::after(Some(PATIENCE));
+        let Some(key) = wait_until_known(context, keys, patience).await? else {
+            return Ok(());
+        };
+        if !expanding {
+            tracing::debug!("{key} is kept for others, but no graph has it yet");
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// First and longest pause between two looks.

@@ -74,7 +74,7 @@ pub fn main(words: &[String]) -> ExitCode {
     let parsed = match parse_scheduler(words) {
         Ok(Outcome::Run(parsed)) => parsed,
         Ok(Outcome::Print(text)) => {
-            println!("{text}");
+            print!("{text}");
             return ExitCode::SUCCESS;
         }
         Err(error) => {

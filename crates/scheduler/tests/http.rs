@@ -182,6 +182,9 @@ async fn the_root_leads_to_the_status_page() {
     assert_eq!(reply.status, 302);
     assert!(reply.headers.contains("location: status"));
     assert_eq!(get(port, "/status").await.status, 200);
+    let slash = get(port, "/status/").await;
+    assert_eq!(slash.status, 302);
+    assert!(slash.headers.contains("location: ../status"));
 }
 
 #[tokio::test]

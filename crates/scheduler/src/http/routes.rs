@@ -239,6 +239,8 @@ pub fn router<S: HttpSource>(source: Arc<S>, site: &Pages) -> (Router, Vec<Strin
                 .route(&prefix, home(format!("{segment}/status")));
         }
         router = router.route(&format!("{prefix}/"), home("status".to_owned()));
+        // Bokeh answers with a slash behind it, too; relative links need the path without.
+        router = router.route(&format!("{status}/"), home("../status".to_owned()));
         router = router.route(&status, get(pages::status::<S>));
         paths.extend([format!("{prefix}/"), status]);
     }

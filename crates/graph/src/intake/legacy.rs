@@ -59,37 +59,19 @@ pub(super) fn write_all(
 ) -> Result<SplitGraph, Stop> {
     let mut writer = TaskWriter::new(limits);
     let mut graph = SplitGraph::default();
-    let mut parts = Vec::new();
     for task in tasks {
-        let kind = shared_parts(arena, task.node, &mut parts)?;
+        let kind = match graph_node(arena, task.node)? {
+            Some(GraphNode::Data) => TaskKind::Data,
+            _ => TaskKind::Task,
+        };
         graph.tasks.push(SplitTask {
-            spec: writer.write(arena, task.node, &parts)?,
+            spec: writer.write(arena, task.node)?,
             key: task.key,
             dependencies: task.dependencies,
             kind,
         });
     }
     Ok(graph)
-}
-
-/// Collects what a task may share with others, and tells its kind.
-fn shared_parts(arena: &Arena, node: NodeId, parts: &mut Vec<NodeId>) -> Result<TaskKind, Stop> {
-    parts.clear();
-    match graph_node(arena, node)? {
-        Some(GraphNode::Task(task)) => {
-            parts.push(task.func);
-            parts.extend_from_slice(arena.tuple(task.args).unwrap_or_default());
-            let kwargs = arena.dict(task.kwargs).unwrap_or_default();
-            parts.extend(kwargs.into_iter().map(|(_, value)| value));
-            Ok(TaskKind::Task)
-        }
-        Some(GraphNode::Data) => {
-            let value = arena.call(node).and_then(|(_, _, args)| args.get(1));
-            parts.extend(value);
-            Ok(TaskKind::Data)
-        }
-        _ => Ok(TaskKind::Task),
-    }
 }
 
 /// Converts the items of a graph to nodes of `dask._task_spec`.

@@ -22,6 +22,9 @@ use super::{Spec, SplitGraph, SplitTask, Stop, TaskKind};
 /// Keyword arguments above this size (bytes) become a task of their own that all others depend on.
 const LARGE_KWARG: u32 = 100_000;
 
+/// From this size on (bytes, roughly) arguments that several tasks have are written once.
+const LARGE_ARGUMENT: u32 = 4096;
+
 /// One of the mapped iterables.
 enum Items {
     Nodes(Vec<NodeId>),
@@ -70,6 +73,9 @@ pub(super) fn split_map(
     let count = count.min(keys.len());
     let mut roots = vec![maker.task_class(), func];
     roots.extend(kwargs.node);
+    for &root in &roots {
+        arena.share(root);
+    }
     let prefix = tasks.emitter.prefix(arena, &roots)?;
     let mut body = MapWriter {
         maker,
@@ -257,11 +263,17 @@ impl MapWriter {
             }
         }
         union(&mut dependencies, &self.kwargs.dependencies);
-        let spec = match self.spec(arena, key_node, args, &dependencies) {
-            // Arguments and function know each other, or the arguments themselves.
-            Ok(None) | Err(Stop::Python(_)) => self.whole(arena, key_node, args, &dependencies)?,
-            Ok(Some(spec)) => spec,
-            Err(stop) => return Err(stop),
+        let spec = if args.iter().any(|arg| self.is_large_and_shared(arena, arg)) {
+            self.whole(arena, key_node, args, &dependencies)?
+        } else {
+            match self.spec(arena, key_node, args, &dependencies) {
+                // Arguments and function know each other, or the arguments themselves.
+                Ok(None) | Err(Stop::Python(_)) => {
+                    self.whole(arena, key_node, args, &dependencies)?
+                }
+                Ok(Some(spec)) => spec,
+                Err(stop) => return Err(stop),
+            }
         };
         Ok(SplitTask {
             key,
@@ -269,6 +281,16 @@ impl MapWriter {
             spec,
             kind: TaskKind::Task,
         })
+    }
+
+    /// Whether an argument should not be repeated in every task that has it.
+    fn is_large_and_shared(&self, arena: &Arena, arg: &Arg) -> bool {
+        match arg {
+            Arg::Int(_) => false,
+            Arg::Parsed(parsed) => {
+                arena.weight(parsed.node) >= LARGE_ARGUMENT && arena.is_shared(parsed.node)
+            }
+        }
     }
 
     /// The spec on top of the prefix; nothing if it shares more with it than it can refer to.
@@ -344,8 +366,7 @@ impl MapWriter {
         }
     }
 
-    /// A task whose arguments share objects with the function: one pickle without a prefix keeps
-    /// their identity.
+    /// A task whose arguments share objects with the function, or are shared themselves.
     fn whole(
         &mut self,
         arena: &mut Arena,
@@ -364,7 +385,7 @@ impl MapWriter {
         let task = self
             .maker
             .task(arena, key, self.func, &nodes, kwargs, dependencies);
-        self.tasks.write_alone(arena, task)
+        self.tasks.write(arena, task)
     }
 }
 

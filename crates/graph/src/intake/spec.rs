@@ -16,6 +16,12 @@ pub(super) const MODULE: &str = "dask._task_spec";
 /// Names of the container nodes.
 const CONTAINERS: [&str; 4] = ["List", "Tuple", "Set", "Dict"];
 
+/// `_data_producer, _dependencies, _is_coro, _repr, _token, args, func, key, kwargs`.
+const TASK_SLOTS: usize = 9;
+
+/// The same with `constructor` and `klass`.
+const CONTAINER_SLOTS: usize = 11;
+
 /// A node that is a `GraphNode` or stands for a future.
 #[derive(Clone, Debug)]
 pub(super) enum GraphNode {
@@ -39,9 +45,6 @@ pub(super) enum GraphNode {
 #[derive(Clone, Debug)]
 pub(super) struct TaskParts {
     pub(super) dependencies: Vec<Key>,
-    pub(super) args: NodeId,
-    pub(super) func: NodeId,
-    pub(super) kwargs: NodeId,
 }
 
 /// Reads a node as what it is to dask; `None` if it is neither a graph node nor a future.
@@ -94,19 +97,16 @@ fn reduced(arena: &Arena, node: NodeId) -> Result<Option<GraphNode>, Stop> {
 
 fn task(arena: &Arena, node: NodeId, class: &str) -> Option<TaskParts> {
     let state = arena.state(node)?;
-    let (slots, args, func, kwargs) = if class == "Task" {
-        let slots = arena.tuple(state)?.to_vec();
-        (slots, 5, 6, 8)
+    let (slots, dependencies) = if class == "Task" {
+        let slots = arena.tuple(state)?;
+        (slots.len() == TASK_SLOTS, slots.get(1).copied())
     } else if CONTAINERS.contains(&class) {
         let slots = arena.list(state)?;
-        (slots, 5, 7, 10)
+        (slots.len() == CONTAINER_SLOTS, slots.get(1).copied())
     } else {
         return None;
     };
-    if slots.len() != kwargs + 1 {
-        return None;
-    }
-    let Kind::FrozenSet(run) = arena.kind(*slots.get(1)?) else {
+    let Kind::FrozenSet(run) = arena.kind(dependencies.filter(|_| slots)?) else {
         return None;
     };
     let dependencies: Option<Vec<Key>> = arena
@@ -116,9 +116,6 @@ fn task(arena: &Arena, node: NodeId, class: &str) -> Option<TaskParts> {
         .collect();
     Some(TaskParts {
         dependencies: dependencies?,
-        args: *slots.get(args)?,
-        func: *slots.get(func)?,
-        kwargs: *slots.get(kwargs)?,
     })
 }
 

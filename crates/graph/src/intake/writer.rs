@@ -1,11 +1,11 @@
 //! Writing the tasks of one graph, with what many of them share written once.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::pickle::arena::{Arena, NodeId};
-use crate::pickle::emit::{Emitter, Pickle, Prefix, resolve};
+use crate::pickle::emit::{Emitter, Pickle, Prefix, push_references, resolve};
 use crate::pickle::opcodes as op;
 use crate::pickle::walker::Limits;
 
@@ -24,6 +24,8 @@ pub(super) struct TaskWriter {
     prefixes: HashMap<Vec<NodeId>, Prefix>,
     block: BytesMut,
     scratch: Vec<u8>,
+    pending: Vec<NodeId>,
+    seen: HashSet<NodeId>,
 }
 
 impl TaskWriter {
@@ -33,24 +35,14 @@ impl TaskWriter {
             prefixes: HashMap::new(),
             block: BytesMut::new(),
             scratch: Vec::new(),
+            pending: Vec::new(),
+            seen: HashSet::new(),
         }
     }
 
-    /// The spec of a task that is a node of the arena. `parts` are those parts of it that other
-    /// tasks may have as well (its function, its arguments).
-    pub(super) fn write(
-        &mut self,
-        arena: &Arena,
-        node: NodeId,
-        parts: &[NodeId],
-    ) -> Result<Spec, Stop> {
-        let mut common: Vec<NodeId> = parts
-            .iter()
-            .copied()
-            .filter(|&part| arena.is_shared(part) && arena.weight(part) >= WORTH_SHARING)
-            .collect();
-        common.sort_unstable();
-        common.dedup();
+    /// The spec of a task that is a node of the arena.
+    pub(super) fn write(&mut self, arena: &Arena, node: NodeId) -> Result<Spec, Stop> {
+        let common = self.common_parts(arena, node);
         if common.is_empty() {
             return self.write_alone(arena, node);
         }
@@ -65,6 +57,29 @@ impl TaskWriter {
         };
         self.prefixes.insert(common, prefix);
         spec
+    }
+
+    /// The largest parts of a task that other tasks may have as well, sorted.
+    fn common_parts(&mut self, arena: &Arena, node: NodeId) -> Vec<NodeId> {
+        let mut common = Vec::new();
+        if arena.weight(node) < WORTH_SHARING {
+            return common;
+        }
+        self.pending.clear();
+        self.seen.clear();
+        self.pending.push(node);
+        while let Some(part) = self.pending.pop() {
+            if arena.weight(part) < WORTH_SHARING || !self.seen.insert(part) {
+                continue;
+            }
+            if part != node && arena.is_shared(part) {
+                common.push(part);
+                continue;
+            }
+            push_references(arena, part, &mut self.pending);
+        }
+        common.sort_unstable();
+        common
     }
 
     /// The spec on top of a prefix; nothing if it shares more with it than it can refer to.

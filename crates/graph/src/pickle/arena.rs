@@ -326,6 +326,12 @@ impl Arena {
         Some((module, name, self.tuple(args)?))
     }
 
+    pub(crate) fn share(&mut self, node: NodeId) {
+        if let Some(node) = self.nodes.get_mut(node.index()) {
+            node.shared = true;
+        }
+    }
+
     // Building. Capacity is bounded by the callers: the walker adds at most one node per byte of
     // input, the intake a bounded number per node.
 

@@ -136,7 +136,7 @@ impl Machine {
             }
             op::DUP => {
                 let top = self.top()?;
-                self.share(top);
+                self.arena.share(top);
                 self.stack.push(top);
             }
             op::GET | op::BINGET | op::LONG_BINGET => self.op_get(code)?,
@@ -234,7 +234,7 @@ impl Machine {
             .ok()
             .and_then(|slot| self.memo.get(slot).copied().flatten())
             .ok_or_else(|| self.malformed("memo slot is empty"))?;
-        self.share(node);
+        self.arena.share(node);
         self.stack.push(node);
         Ok(())
     }
@@ -553,12 +553,6 @@ impl Machine {
     fn push(&mut self, kind: Kind) {
         let node = self.arena.add(kind);
         self.stack.push(node);
-    }
-
-    fn share(&mut self, node: NodeId) {
-        if let Some(node) = self.arena.nodes.get_mut(node.index()) {
-            node.shared = true;
-        }
     }
 
     /// Length of the stack `count` elements below its top, none of them before the last mark.

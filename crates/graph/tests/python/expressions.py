@@ -380,6 +380,21 @@ def map_shares_with_function():
 
 
 @case
+def map_large_shared_argument():
+    big = [f"number {i}" for i in range(1000)]
+    return fmap(lambda x, b, c: (b[x], c[0] is b, offset), [1, 2, 3], [big] * 3, [[big]] * 3)
+
+
+@case
+def get_large_shared_part():
+    big = "x" * 5000
+    table = {"big": [big] * 3}
+    return LLGExpr({f"k-{i}": Task(f"k-{i}", kw, [big, i], {"t": (table, i)}) for i in range(4)}), [
+        f"k-{i}" for i in range(4)
+    ]
+
+
+@case
 def map_shares_between_args():
     box = {"a": [1]}
     return fmap(kw, [box, 1], [[box], 2])

@@ -212,7 +212,30 @@ fn tree_like(n: usize, spec: &Opaque) -> (Vec<NewTask>, Vec<Key>) {
 
 type Shape = fn(usize, &Opaque) -> (Vec<NewTask>, Vec<Key>);
 
-fn run(label: &str, shape: Shape, n: usize, workers: u32, config: CoreConfig) {
+/// Microseconds per task to submit, compute and release; bytes held per task.
+struct Figures {
+    times: [f64; 3],
+    table: usize,
+    all: usize,
+}
+
+fn run(label: &str, shape: Shape, n: usize, workers: u32, config: &CoreConfig) {
+    let best = (0..5)
+        .map(|_| play(shape, n, workers, config.clone()))
+        .min_by(|a, b| a.times.iter().sum::<f64>().total_cmp(&b.times.iter().sum()));
+    let Some(Figures { times, table, all }) = best else {
+        return;
+    };
+    let [submit, compute, release] = times;
+    println!(
+        "{label:16} {n} tasks, {workers:4} workers: submit {submit:4.2}, compute {compute:4.2}, \
+         release {release:4.2}, all {:5.2} µs/task; {table} B/task in tables, keys and relations, \
+         {all} B/task in all",
+        times.iter().sum::<f64>(),
+    );
+}
+
+fn play(shape: Shape, n: usize, workers: u32, config: CoreConfig) -> Figures {
     let mut bench = Bench::new(workers, config);
     let (tasks, keys) = shape(n, &bench.spec);
     let n = tasks.len();
@@ -236,19 +259,17 @@ fn run(label: &str, shape: Shape, n: usize, workers: u32, config: CoreConfig) {
     let total = cpu_time() - start;
     bench.effects.clear();
     let per = |d: Duration| d.as_secs_f64() * 1e6 / n as f64;
-    println!(
-        "{label:24} {n:8} tasks {workers:5} workers: submit {:5.2} compute {:5.2} release {:5.2} \
-         = {:5.2} µs/task; {} tasks held, {:4} B each in tables and keys ({:4} B more than before)",
-        per(submitted),
-        per(computed),
-        per(total - submitted - computed),
-        per(total),
-        in_memory,
-        table / in_memory.max(1),
-        held / in_memory.max(1),
-    );
     assert_eq!(bench.finished, n);
     assert_eq!(bench.scheduler.tasks_len(), 0);
+    Figures {
+        times: [
+            per(submitted),
+            per(computed),
+            per(total - submitted - computed),
+        ],
+        table: table / in_memory.max(1),
+        all: held / in_memory.max(1),
+    }
 }
 
 fn main() {
@@ -257,16 +278,16 @@ fn main() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(100_000);
     for workers in [10, 100, 1000] {
-        let quiet = || CoreConfig {
+        let quiet = CoreConfig {
             amm_start: false,
             ..CoreConfig::default()
         };
-        run("map, queueing", map_like, n, workers, quiet());
+        run("map, queueing", map_like, n, workers, &quiet);
         let unlimited = CoreConfig {
             worker_saturation: f64::INFINITY,
-            ..quiet()
+            ..quiet.clone()
         };
-        run("map, no queueing", map_like, n, workers, unlimited);
-        run("chunks and tree", tree_like, n, workers, quiet());
+        run("map, no queueing", map_like, n, workers, &unlimited);
+        run("chunks and tree", tree_like, n, workers, &quiet);
     }
 }

@@ -235,6 +235,14 @@ pub enum Event {
         /// Cause.
         stimulus_id: StimulusId,
     },
+    /// Whether these tasks may wait in the scheduler's queue when they are root-like. The outputs of a
+    /// P2P shuffle may not: each worker shall have its share at once. Unknown keys are passed over.
+    SetQueueable {
+        /// Which.
+        keys: Vec<Key>,
+        /// True is the default.
+        queueable: bool,
+    },
     /// Pin keys to workers (`set_restrictions`); no addresses lifts the restriction.
     SetRestrictions {
         /// Addresses allowed for each key.

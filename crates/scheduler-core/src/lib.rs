@@ -192,12 +192,15 @@ impl Scheduler {
         if now > self.now {
             self.now = now;
         }
+        // Left over only if an earlier event ended in a panic.
+        effects.append(&mut self.out);
         // The buffer lives in the state while an event is handled, so that no function has to pass
         // it on.
         std::mem::swap(&mut self.out, effects);
     }
 
     fn end(&mut self, effects: &mut Effects) {
+        self.fill_open_slots();
         self.set_timers();
         if self.config.validate {
             self.validate_after_event(self.transitions_before);

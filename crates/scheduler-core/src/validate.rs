@@ -9,7 +9,7 @@ use crate::Scheduler;
 use crate::ids::{TaskId, WorkerId};
 use crate::placement::slots_available;
 use crate::sets::IdMap;
-use crate::state::{PrefixId, StateCounts, Task};
+use crate::state::{PrefixId, ReleaseId, StateCounts, Task};
 use crate::task::TaskState;
 use crate::worker::WorkerStatus;
 
@@ -334,6 +334,12 @@ impl Scheduler {
         rule(threads == self.workers.total_nthreads, || {
             "sum of threads is wrong".into()
         })?;
+        for (release, queue) in self.queues.iter().enumerate() {
+            let open = self.workers.open_slots(ReleaseId(release as u8));
+            rule(queue.is_empty() || open <= 0, || {
+                format!("{} tasks are queued, {open} slots are free", queue.len())
+            })?;
+        }
         let needs: i64 = self
             .workers
             .registered()

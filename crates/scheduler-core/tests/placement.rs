@@ -119,8 +119,33 @@ fn restrictions_set_later_count_for_the_next_run() {
     env.event(Event::SetRestrictions {
         restrictions: vec![(key("x"), None)],
     });
-    env.add_worker(1, 1);
-    assert_eq!(env.state("x"), TaskState::Processing);
+    assert_eq!(env.on("x"), Some(0));
+}
+
+#[test]
+fn tasks_that_must_not_be_queued_are_spread_at_once() {
+    let mut env = TestEnv::cluster(&[1, 1]);
+    env.set_status(0, WorkerStatus::Paused);
+    env.set_status(1, WorkerStatus::Paused);
+    env.scatter("barrier", &[0]);
+    let names: Vec<String> = (0..20).map(|i| format!("unpack-{i}")).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    let tasks = names
+        .iter()
+        .map(|n| task(n, &["start"]))
+        .chain([task("start", &[])]);
+    env.submit(tasks.collect(), &keys);
+    env.event(Event::SetQueueable {
+        keys: keys.iter().map(|k| key(k)).collect(),
+        queueable: false,
+    });
+    env.set_status(0, WorkerStatus::Running);
+    env.set_status(1, WorkerStatus::Running);
+    let on = env.on("start").expect("there are workers");
+    env.finish(on, "start");
+    assert_eq!(env.s.queued_count(), 0);
+    assert_eq!(env.processing(0).len(), 10);
+    assert_eq!(env.processing(1).len(), 10);
 }
 
 #[test]

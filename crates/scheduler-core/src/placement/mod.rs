@@ -58,7 +58,8 @@ impl Scheduler {
         if !self.workers.is_empty() && !self.some_worker_runs(release) {
             return Placement::Nowhere;
         }
-        if self.queueing() && !self.tasks[id].actor {
+        let task = &self.tasks[id];
+        if self.queueing() && task.queueable && !task.actor {
             match self.workers.least_loaded_open(release) {
                 Some(worker) => Placement::Worker(worker),
                 None => Placement::Queue,

@@ -141,6 +141,8 @@ pub(crate) struct Task {
     pub(crate) actor: bool,
     pub(crate) has_lost_dependencies: bool,
     pub(crate) data_producer: bool,
+    /// May wait in the queue if root-like.
+    pub(crate) queueable: bool,
 }
 
 impl Task {
@@ -181,6 +183,7 @@ impl Task {
             actor: false,
             has_lost_dependencies: false,
             data_producer: false,
+            queueable: true,
         }
     }
 

@@ -208,6 +208,14 @@ impl Scheduler {
         }
     }
 
+    pub(super) fn set_queueable(&mut self, keys: &[Key], queueable: bool) {
+        for key in keys {
+            if let Some(id) = self.tasks.id(key) {
+                self.tasks[id].queueable = queueable;
+            }
+        }
+    }
+
     pub(super) fn set_restrictions(&mut self, restrictions: &[(Key, Option<Vec<Arc<str>>>)]) {
         for (key, addresses) in restrictions {
             let Some(id) = self.tasks.id(key) else {
@@ -224,6 +232,10 @@ impl Scheduler {
             };
             new.workers = workers;
             self.tasks[id].restrictions = (new.restricts() || new.loose).then(|| Arc::new(new));
+            if self.tasks[id].state == TaskState::NoWorker {
+                self.recommend(id, TaskState::Processing);
+            }
         }
+        self.run_recommendations();
     }
 }

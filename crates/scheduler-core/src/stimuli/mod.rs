@@ -86,7 +86,11 @@ impl Scheduler {
             }
             Event::ObserveTransitions { enabled } => self.observe = enabled,
             Event::CheckIdle { busy } => self.check_idle(busy),
-            Event::SetRestrictions { restrictions } => self.set_restrictions(&restrictions),
+            Event::SetQueueable { keys, queueable } => self.set_queueable(&keys, queueable),
+            Event::SetRestrictions { restrictions } => {
+                self.own_stimulus("set-restrictions");
+                self.set_restrictions(&restrictions);
+            }
             Event::Restart { stimulus_id } => {
                 self.set_stimulus(stimulus_id, "restart");
                 self.restart();

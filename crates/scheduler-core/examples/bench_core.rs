@@ -1,5 +1,5 @@
 //! Cost of the core per task: graphs like those of `Client.map`, played against workers that finish
-//! at once. `cargo run --release -p oxidask-scheduler-core --example bench_core [tasks]`.
+//! at once. `cargo run --release -p oxidask-scheduler-core --example bench_core [tasks [workers]]`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -277,7 +277,8 @@ fn main() {
         .nth(1)
         .and_then(|n| n.parse().ok())
         .unwrap_or(100_000);
-    for workers in [10, 100, 1000] {
+    let only = std::env::args().nth(2).and_then(|n| n.parse().ok());
+    for workers in only.map_or(vec![10, 100, 1000], |n| vec![n]) {
         let quiet = CoreConfig {
             amm_start: false,
             ..CoreConfig::default()

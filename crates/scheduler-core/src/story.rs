@@ -4,15 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use oxidask_key::Key;
-use smallvec::SmallVec;
 
 use crate::effect::TaskError;
 use crate::event::StimulusId;
 use crate::ids::Timestamp;
 use crate::task::TaskState;
 
-/// Tasks and the states recommended for them. Mostly one, which then needs no allocation.
-pub type Recommended = SmallVec<[(Key, TaskState); 1]>;
+/// What a transition led to. Most of them lead to nothing or to another one of the same task; those
+/// cost nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Recommended {
+    Nothing,
+    Itself(TaskState),
+    These(Box<[(Key, TaskState)]>),
+}
 
 /// One transition, as `get_story` and `get_cluster_state` report it.
 #[derive(Clone, Debug)]
@@ -23,12 +28,26 @@ pub struct LogEntry {
     pub start: TaskState,
     /// State after.
     pub finish: TaskState,
-    /// What it led to.
-    pub recommendations: Recommended,
+    pub(crate) recommended: Recommended,
     /// Cause.
     pub stimulus_id: StimulusId,
     /// When.
     pub time: Timestamp,
+}
+
+impl LogEntry {
+    /// What it led to: tasks and the states recommended for them.
+    pub fn recommendations(&self) -> impl Iterator<Item = (&Key, TaskState)> {
+        let (itself, these): (Option<TaskState>, &[_]) = match &self.recommended {
+            Recommended::Nothing => (None, &[]),
+            Recommended::Itself(state) => (Some(*state), &[]),
+            Recommended::These(these) => (None, these),
+        };
+        let itself = itself.map(|state| (&self.key, state));
+        itself
+            .into_iter()
+            .chain(these.iter().map(|(key, state)| (key, *state)))
+    }
 }
 
 /// A failure that is remembered after the task is gone.

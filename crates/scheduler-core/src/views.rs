@@ -713,10 +713,7 @@ impl Scheduler {
             .iter()
             .filter(|entry| {
                 wanted.contains(&entry.key)
-                    || entry
-                        .recommendations
-                        .iter()
-                        .any(|(k, _)| wanted.contains(k))
+                    || entry.recommendations().any(|(k, _)| wanted.contains(k))
                     || wanted
                         .iter()
                         .any(|k| k.as_str() == Some(&*entry.stimulus_id))

@@ -316,8 +316,7 @@ fn the_story_of_a_task() {
         .iter()
         .map(|e| {
             let to: Vec<String> = e
-                .recommendations
-                .iter()
+                .recommendations()
                 .map(|(k, s)| format!("{k}:{}", s.as_str()))
                 .collect();
             format!(

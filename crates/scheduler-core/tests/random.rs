@@ -732,7 +732,7 @@ impl Sim {
                     e.key,
                     e.start.as_str(),
                     e.finish.as_str(),
-                    e.recommendations,
+                    e.recommendations().collect::<Vec<_>>(),
                     e.stimulus_id
                 )
             })

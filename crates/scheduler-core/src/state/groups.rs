@@ -26,6 +26,15 @@ pub(crate) struct PrefixId(pub(crate) u32);
 type Names<V> = HashMap<Arc<str>, V, foldhash::fast::FixedState>;
 type Counted = IndexMap<Arc<str>, u64, foldhash::fast::FixedState>;
 
+/// The part of a text key that alone says its group: everything before the last word, if that word
+/// has anything but letters, as tokens and numbers have. `None` where it is not that simple.
+fn telling_part(key: &Key) -> Option<&str> {
+    let text = key.as_str()?;
+    let (head, word) = text.rsplit_once('-')?;
+    let simple = !text.starts_with(['(', '<']) && !word.is_empty();
+    (simple && !word.chars().all(char::is_alphabetic)).then_some(head)
+}
+
 /// How many tasks are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StateCounts([u64; 8]);
@@ -201,6 +210,8 @@ pub(crate) struct GroupTable {
     next_serial: u64,
     /// The last tuple key's collection and its group: keys of one collection come in a row.
     recent: Option<(Key, GroupId)>,
+    /// The same for text keys: the part that says the group.
+    recent_text: Option<(Box<str>, GroupId)>,
     /// Stand in for what should be there and is not: a bug, but none to die of.
     missing: Box<Group>,
     missing_prefix: Box<Prefix>,
@@ -227,6 +238,7 @@ impl GroupTable {
             default_durations,
             next_serial: 0,
             recent: None,
+            recent_text: None,
             missing: Box::new(Group::new("".into(), PrefixId(u32::MAX), 0)),
             missing_prefix: Box::new(Prefix::new("".into(), None)),
         }
@@ -244,12 +256,23 @@ impl GroupTable {
         {
             return *id;
         }
+        let head = telling_part(key);
+        if let (Some(head), Some((recent, id))) = (head, &self.recent_text)
+            && head == &**recent
+            && self.get(*id).is_some()
+        {
+            return *id;
+        }
         let name = key.group();
         let id = match self.group_names.get(name.as_str()) {
             Some(&id) => id,
             None => self.add_group(name.into(), &key.prefix()),
         };
-        self.recent = collection.map(|c| (c.clone(), id));
+        match (collection, head) {
+            (Some(collection), _) => self.recent = Some((collection.clone(), id)),
+            (_, Some(head)) => self.recent_text = Some((head.into(), id)),
+            _ => {}
+        }
         id
     }
 
@@ -502,5 +525,49 @@ impl GroupTable {
     pub(crate) fn clear(&mut self) {
         let default_durations = std::mem::take(&mut self.default_durations);
         *self = Self::with_durations(default_durations);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_telling_part_says_the_group() {
+        let names = [
+            "inc-2f8a",
+            "inc-1",
+            "inc-abcdefgh-1",
+            "inc-x1-2",
+            "a-b-c-3",
+            "-5",
+            "--5",
+            "5-5",
+            "_x-5",
+            "x,y-5",
+            "('x-1', 0)-5",
+            "<a.b-5",
+            "é-ü-ß1",
+            "0123456789abcdef0123456789abcdef-1",
+            "x-",
+            "x",
+            "",
+            "inc-sum-",
+            "inc-sum-a",
+            "inc-sum-1",
+            "dead-beefdead-1",
+        ];
+        let mut seen: HashMap<String, String> = HashMap::default();
+        for name in names {
+            for tail in ["", "1", "-77", "-deadbeef1"] {
+                let key = Key::from(format!("{name}{tail}"));
+                if let Some(head) = telling_part(&key) {
+                    let group = seen.entry(head.to_owned()).or_insert_with(|| key.group());
+                    assert_eq!(*group, key.group(), "{key:?}");
+                    assert_eq!(key.group(), key.prefix(), "{key:?}");
+                }
+            }
+        }
+        assert!(seen.len() > 20);
     }
 }

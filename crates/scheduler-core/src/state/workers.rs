@@ -203,6 +203,8 @@ pub(crate) struct WorkerTable {
     pub(crate) running: Vec<WorkerId>,
     /// Too little to do, in order of address.
     idle: Vec<WorkerId>,
+    /// Their places in `sorted`, to find one without visiting them.
+    idle_ranks: Vec<u32>,
     /// More to do than others.
     pub(crate) saturated: BTreeSet<WorkerId>,
     /// Free slots, by release.
@@ -226,6 +228,7 @@ impl Default for WorkerTable {
             sorted: Vec::new(),
             running: Vec::new(),
             idle: Vec::new(),
+            idle_ranks: Vec::new(),
             saturated: BTreeSet::new(),
             open: Vec::new(),
             total_nthreads: 0,
@@ -286,6 +289,7 @@ impl WorkerTable {
                 self[id].rank = i as u32;
             }
         }
+        self.idle_ranks = self.idle.iter().map(|&w| self[w].rank).collect();
     }
 
     /// Takes the worker out of all sets, but keeps it readable until [`WorkerTable::drop_removed`]:
@@ -394,13 +398,16 @@ impl WorkerTable {
         }
         self[id].idle = idle;
         let rank = self[id].rank;
-        let at = self.idle.partition_point(|&w| self[w].rank < rank);
-        if idle {
-            self.idle.insert(at, id);
-        } else if self.idle.get(at) == Some(&id) {
-            self.idle.remove(at);
-        } else {
-            self.idle.retain(|&w| w != id);
+        match (self.idle_ranks.binary_search(&rank), idle) {
+            (Err(at), true) => {
+                self.idle_ranks.insert(at, rank);
+                self.idle.insert(at, id);
+            }
+            (Ok(at), false) => {
+                self.idle_ranks.remove(at);
+                self.idle.remove(at);
+            }
+            _ => {}
         }
     }
 

@@ -178,7 +178,7 @@ impl Scheduler {
         };
 
         let actual = self.tasks.get(id).map_or(Forgotten, |t| t.state);
-        self.log_transition(key, logged_start, actual, journal_start, cause);
+        self.log_transition(id, key, (logged_start, actual), journal_start, cause);
         self.stealing_after_transition(id, logged_start, actual);
         if actual == Forgotten {
             self.groups.remove_if_forgotten(group);
@@ -216,9 +216,9 @@ impl Scheduler {
 
     fn log_transition(
         &mut self,
+        id: TaskId,
         key: oxidask_key::Key,
-        start: TaskState,
-        finish: TaskState,
+        (start, finish): (TaskState, TaskState),
         journal_start: usize,
         cause: Cause<'_>,
     ) {
@@ -241,12 +241,12 @@ impl Scheduler {
             })));
         }
         if self.log.is_kept() {
-            let recommendations = self.journal_since(journal_start);
+            let recommended = self.journal_since(id, journal_start);
             self.log.push(LogEntry {
                 key,
                 start,
                 finish,
-                recommendations,
+                recommended,
                 stimulus_id: Arc::clone(&self.stimulus),
                 time: self.now,
             });
@@ -257,16 +257,16 @@ impl Scheduler {
     }
 
     /// Recommendations since `start` of the journal, each task once with its last state.
-    fn journal_since(&self, start: usize) -> Recommended {
+    fn journal_since(&self, id: TaskId, start: usize) -> Recommended {
         let made = self
             .recommendations
             .journal
             .get(start..)
             .unwrap_or_default();
-        let named =
-            |&(id, state): &(TaskId, TaskState)| Some((self.tasks.get(id)?.key.clone(), state));
-        if let [] | [_] = made {
-            return made.iter().filter_map(named).collect();
+        match *made {
+            [] => return Recommended::Nothing,
+            [(itself, state)] if itself == id => return Recommended::Itself(state),
+            _ => {}
         }
         let mut list: Vec<(TaskId, TaskState)> = Vec::with_capacity(made.len());
         for &(id, state) in made {
@@ -276,7 +276,10 @@ impl Scheduler {
                 None => list.push((id, state)),
             }
         }
-        list.iter().filter_map(named).collect()
+        let named = list
+            .iter()
+            .filter_map(|&(id, state)| Some((self.tasks.get(id)?.key.clone(), state)));
+        Recommended::These(named.collect())
     }
 
     /// The worker a task is on.

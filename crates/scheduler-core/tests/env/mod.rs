@@ -109,8 +109,7 @@ impl TestEnv {
             .take(60)
             .map(|e| {
                 let to: Vec<String> = e
-                    .recommendations
-                    .iter()
+                    .recommendations()
                     .map(|(k, s)| format!("{k}:{}", s.as_str()))
                     .collect();
                 format!(

@@ -186,7 +186,7 @@ pub async fn get_story(context: Arc<Context>, call: Call) -> Reply {
 
 /// One transition as stock tells it: key, start, finish, recommendations, stimulus, time.
 pub fn transition(entry: &oxidask_scheduler_core::story::LogEntry) -> Value {
-    let recommendations = entry.recommendations.iter();
+    let recommendations = entry.recommendations();
     Value::Array(vec![
         (&entry.key).into(),
         entry.start.as_str().into(),

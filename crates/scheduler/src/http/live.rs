@@ -342,8 +342,7 @@ fn task_page(scheduler: &Scheduler, task: TaskView<'_>) -> TaskPage {
                 finish: entry.finish.as_str(),
                 stimulus_id: entry.stimulus_id.to_string(),
                 recommendations: entry
-                    .recommendations
-                    .iter()
+                    .recommendations()
                     .map(|(key, state)| TaskRow {
                         key: key.to_text(),
                         state: state.as_str(),

@@ -50,10 +50,16 @@ pub(crate) struct Options {
     /// Folder for the logs of failing tests
     #[arg(long)]
     fail_log: Option<PathBuf>,
+    /// Write docs/conformance.md from the result (--json) of an earlier run of the whole suite
+    #[arg(long)]
+    from_json: Option<PathBuf>,
 }
 
 /// Prepares the harness if need be, runs it, writes the table.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(json) = &options.from_json {
+        return write_page(&read_result(json)?, options.slow);
+    }
     let harness = options
         .harness
         .clone()
@@ -106,14 +112,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // The harness' status is 1 as soon as one test fails, which is no failure of this command.
     Child::spawn("conformance harness", &mut command)?.wait(&interrupt)?;
-    let text = fs::read_to_string(&json)
-        .context("the harness wrote no result; what it printed says why")?;
-    let result: Value = serde_json::from_str(&text).context("the harness' result is not JSON")?;
+    let result = read_result(&json)?;
     if options.files.is_empty() && options.select.is_empty() && options.scheduler_cmd.is_none() {
-        let page = workspace::root().join("docs/conformance.md");
-        fs::write(&page, report(&result, options.slow)?)?;
-        println!("written: {}", page.display());
+        write_page(&result, options.slow)?;
     }
+    Ok(())
+}
+
+fn read_result(json: &Path) -> Result<Value> {
+    let text = fs::read_to_string(json)
+        .context("the harness wrote no result; what it printed says why")?;
+    serde_json::from_str(&text).context("the harness' result is not JSON")
+}
+
+fn write_page(result: &Value, slow: bool) -> Result<()> {
+    let page = workspace::root().join("docs/conformance.md");
+    fs::write(&page, report(result, slow)?)?;
+    println!("written: {}", page.display());
     Ok(())
 }
 

@@ -48,6 +48,9 @@ pub enum GraphError {
     /// The graph cannot be read.
     #[error(transparent)]
     Intake(#[from] oxidask_graph::IntakeError),
+    /// It can never be computed.
+    #[error(transparent)]
+    Cycle(#[from] oxidask_graph::order::Cycle),
     /// It needs Python, which failed.
     #[error(transparent)]
     Host(#[from] HostError),

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use oxidask_graph::TaskKind;
+use oxidask_graph::order::OrderTask;
 use oxidask_key::Key;
 use oxidask_scheduler_core::graph::{NewTask, OpaqueAnnotations, TaskOptions};
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::Message;
+use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
@@ -21,21 +24,16 @@ pub(super) async fn expand(
     fields: &Fields,
 ) -> Result<Taken, GraphError> {
     let graph = context.python.expand(&request).await?;
-    Ok(taken(graph, fields))
+    taken(graph, fields, request.release)
 }
 
-fn taken(graph: ExpandedGraph, fields: &Fields) -> Taken {
-    let order = match &fields.order {
-        Some(order) => order.clone(),
-        None => {
-            let tasks = graph.tasks.iter();
-            order::depth_first(
-                &tasks
-                    .map(|t| (&t.key, &t.dependencies[..]))
-                    .collect::<Vec<_>>(),
-            )
-        }
-    };
+fn taken(graph: ExpandedGraph, fields: &Fields, release: Release) -> Result<Taken, GraphError> {
+    let views = graph.tasks.iter().map(|task| OrderTask {
+        key: &task.key,
+        dependencies: &task.dependencies,
+        kind: TaskKind::Task,
+    });
+    let numbers = order::numbers(views, fields, release)?;
     let plain: Vec<Arc<TaskOptions>> = graph
         .annotations
         .iter()
@@ -55,16 +53,17 @@ fn taken(graph: ExpandedGraph, fields: &Fields) -> Taken {
             },
         }))
     };
-    let tasks = graph.tasks.into_iter().map(|task| NewTask {
+    let tasks = graph.tasks.into_iter().zip(numbers);
+    let tasks = tasks.map(|(task, order)| NewTask {
         options: of(task.annotations, &task.key),
-        order: order.get(&task.key).copied().unwrap_or(0),
+        order,
         run_spec: Some(Opaque::new(task.run_spec)),
         dependencies: task.dependencies,
         key: task.key,
     });
-    Taken {
+    Ok(Taken {
         tasks: tasks.collect(),
-    }
+    })
 }
 
 fn options(annotations: &Annotations, actor: bool) -> TaskOptions {

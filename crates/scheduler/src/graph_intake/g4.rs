@@ -33,7 +33,7 @@ pub(super) async fn expand(
     let reason = match plain(&fields.annotations)? {
         Err(reason) => reason,
         Ok(annotations) => match split_expr(&frames, fields).await? {
-            Intake::Split(graph) => return Ok(split::taken(graph, &annotations, fields)),
+            Intake::Split(graph) => return split::taken(graph, &annotations, fields, release),
             Intake::NeedsPython(reason) => reason.to_string(),
         },
     };

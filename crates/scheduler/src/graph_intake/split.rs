@@ -1,30 +1,36 @@
 //! Split graphs → tasks of the core: order, options, run specs.
 
+use std::collections::HashMap;
+
+use oxidask_graph::order::OrderTask;
 use oxidask_graph::{Spec, SplitGraph, SplitTask};
+use oxidask_key::Key;
 use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
 use super::options::Options;
-use super::{Taken, order};
+use super::{GraphError, Taken, order};
 
 /// What the core is given for a graph that was split. Ordered before it is culled, as stock does.
-pub(super) fn taken(mut graph: SplitGraph, annotations: &Value, fields: &Fields) -> Taken {
-    let order = match &fields.order {
-        Some(order) => order.clone(),
-        None => {
-            let tasks = graph.tasks.iter();
-            order::depth_first(
-                &tasks
-                    .map(|t| (&t.key, &t.dependencies[..]))
-                    .collect::<Vec<_>>(),
-            )
-        }
-    };
-    oxidask_graph::cull::cull(&mut graph.tasks, &fields.keys);
-    let mut options = Options::new(annotations, graph.annotations);
+pub(super) fn taken(
+    graph: SplitGraph,
+    annotations: &Value,
+    fields: &Fields,
+    release: Release,
+) -> Result<Taken, GraphError> {
+    let SplitGraph {
+        tasks,
+        annotations: layers,
+    } = graph;
+    let numbers = order::numbers(tasks.iter().map(OrderTask::from), fields, release)?;
+    let order: HashMap<Key, i64> = tasks.iter().map(|t| t.key.clone()).zip(numbers).collect();
+    let mut tasks = tasks;
+    oxidask_graph::cull::cull(&mut tasks, &fields.keys);
+    let mut options = Options::new(annotations, layers);
     let task = |task: SplitTask| NewTask {
         options: options.of(&task.key, fields),
         order: order.get(&task.key).copied().unwrap_or(0),
@@ -32,9 +38,9 @@ pub(super) fn taken(mut graph: SplitGraph, annotations: &Value, fields: &Fields)
         dependencies: task.dependencies,
         key: task.key,
     };
-    Taken {
-        tasks: graph.tasks.into_iter().map(task).collect(),
-    }
+    Ok(Taken {
+        tasks: tasks.into_iter().map(task).collect(),
+    })
 }
 
 fn run_spec(spec: Spec) -> RunSpec {

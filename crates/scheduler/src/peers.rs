@@ -25,9 +25,16 @@ const MAX_IDLE_PER_ADDRESS: usize = 4;
 /// Why a peer could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
+    /// No connection. Worded as stock does, which goes on trying until the time is over.
+    #[error("Timed out trying to connect to {address} after {} s", timeout.as_secs_f64())]
+    Connect {
+        /// Who.
+        address: Arc<str>,
+        /// `comm.timeouts.connect`.
+        timeout: Duration,
+        /// Why.
+        source: ConnectError,
+    },
     /// The connection broke while we wrote.
     #[error("{address}: {source}")]
     Write {
@@ -62,7 +69,7 @@ impl From<PeerError> for RpcError {
         match error {
             PeerError::Remote(map) => Self::Forward(map),
             PeerError::Timeout { .. } => Self::timeout(error.to_string()),
-            PeerError::Connect(_) => Self::os_error(error.to_string()),
+            PeerError::Connect { .. } => Self::os_error(error.to_string()),
             PeerError::Write { .. } | PeerError::Read { .. } => {
                 Self::comm_closed(error.to_string())
             }
@@ -196,7 +203,15 @@ impl PeerPool {
             timeout: self.connect_timeout,
             ..ConnectOptions::default()
         };
-        let connection = Connection::connect(address, &options).await?;
+        let connection = Connection::connect(address, &options).await;
+        let connection = connection.map_err(|source| {
+            tracing::debug!("{source}");
+            PeerError::Connect {
+                address: address.into(),
+                timeout: self.connect_timeout,
+                source,
+            }
+        })?;
         Ok(PeerConnection {
             address: address.into(),
             release,

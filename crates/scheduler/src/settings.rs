@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use oxidask_config::Config;
-use oxidask_scheduler_core::config::CoreConfig;
+use oxidask_config::{Config, ConfigValue};
+use oxidask_scheduler_core::config::{CoreConfig, MemoryMeasure};
 use oxidask_wire::connection::{AcceptPolicy, Limits};
 use oxidask_wire::release::Generation;
 
@@ -78,6 +78,10 @@ pub fn core_config(config: &Config) -> CoreConfig {
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(default)
     };
+    let rebalance = |name: &str, default: f64| {
+        let key = format!("distributed.worker.memory.rebalance.{name}");
+        config.f64(&key).unwrap_or(default)
+    };
     CoreConfig {
         allowed_failures: config
             .count(&key("allowed-failures"))
@@ -113,6 +117,35 @@ pub fn core_config(config: &Config) -> CoreConfig {
         validate: config.bool(&key("validate")),
         amm_start: config.bool(&key("active-memory-manager.start")),
         amm_interval: seconds("active-memory-manager.interval", d.amm_interval),
+        amm_measure: measure(config, &key("active-memory-manager.measure")),
+        amm_reduce_replicas: reduces_replicas(config.get(&key("active-memory-manager.policies"))),
+        rebalance_measure: measure(config, "distributed.worker.memory.rebalance.measure"),
+        rebalance_sender_min: rebalance("sender-min", d.rebalance_sender_min),
+        rebalance_recipient_max: rebalance("recipient-max", d.rebalance_recipient_max),
+        rebalance_sender_recipient_gap: rebalance(
+            "sender-recipient-gap",
+            d.rebalance_sender_recipient_gap,
+        ),
+        adaptive_target_duration: config
+            .seconds("distributed.adaptive.target-duration")
+            .unwrap_or(d.adaptive_target_duration),
         ..d
     }
+}
+
+fn measure(config: &Config, key: &str) -> MemoryMeasure {
+    let name = config.str(key);
+    name.and_then(|name| MemoryMeasure::parse(&name))
+        .unwrap_or_default()
+}
+
+/// Whether the policies of the memory manager, `[{class: …}, …]`, name `ReduceReplicas`.
+fn reduces_replicas(policies: Option<&ConfigValue>) -> bool {
+    let policies = policies.and_then(ConfigValue::as_list).unwrap_or(&[]);
+    policies.iter().any(|policy| {
+        let class = policy.as_map().and_then(|policy| policy.get("class"));
+        class
+            .and_then(ConfigValue::as_str)
+            .is_some_and(|class| class.ends_with("ReduceReplicas"))
+    })
 }

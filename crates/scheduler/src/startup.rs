@@ -324,7 +324,8 @@ async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
     while let Some(observed) = observed.recv().await {
         match observed {
             Observed::Log { topics, event } => {
-                context.log_event_arc(&topics, &views::logged_event(event));
+                let event = views::logged_event(&topics, event);
+                context.log_event_arc(&topics, &event);
             }
             Observed::WorkerRemoved {
                 worker,

@@ -11,13 +11,19 @@ use oxidask_wire::value::Value;
 use crate::clock;
 use crate::core_thread::{CoreHandle, CoreStopped};
 
-/// An entry of the event log that the core made, as peers see it.
-pub fn logged_event(event: LoggedEvent) -> Value {
+/// An entry of the event log that the core made, as peers see it. Under the topic of a worker it
+/// goes without saying which worker is meant.
+pub fn logged_event(topics: &[Arc<str>], event: LoggedEvent) -> Value {
+    let of_worker = |mut event: Value, worker: Arc<str>| {
+        if !topics.contains(&worker) {
+            event.insert("worker", &worker);
+        }
+        event
+    };
     match event {
-        LoggedEvent::AddWorker { worker } => Value::map([
-            ("action", Value::from("add-worker")),
-            ("worker", worker.into()),
-        ]),
+        LoggedEvent::AddWorker { worker } => {
+            of_worker(Value::map([("action", "add-worker")]), worker)
+        }
         LoggedEvent::RemoveWorker {
             worker,
             processing_tasks,
@@ -25,15 +31,17 @@ pub fn logged_event(event: LoggedEvent) -> Value {
             lost_scattered_tasks,
             stimulus_id,
             expected,
-        } => Value::map([
-            ("action", Value::from("remove-worker")),
-            ("worker", worker.into()),
-            ("processing-tasks", Value::array(processing_tasks)),
-            ("lost-computed-tasks", Value::array(lost_computed_tasks)),
-            ("lost-scattered-tasks", Value::array(lost_scattered_tasks)),
-            ("stimulus_id", stimulus_id.into()),
-            ("expected", expected.into()),
-        ]),
+        } => {
+            let event = Value::map([
+                ("action", Value::from("remove-worker")),
+                ("processing-tasks", Value::set(processing_tasks)),
+                ("lost-computed-tasks", Value::set(lost_computed_tasks)),
+                ("lost-scattered-tasks", Value::set(lost_scattered_tasks)),
+                ("stimulus_id", stimulus_id.into()),
+                ("expected", expected.into()),
+            ]);
+            of_worker(event, worker)
+        }
         LoggedEvent::UpdateGraph {
             stimulus_id,
             received,

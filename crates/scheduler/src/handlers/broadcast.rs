@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oxidask_wire::payload::Payload;
 use oxidask_wire::value::Value;
 
 use crate::context::Context;
@@ -14,8 +15,12 @@ use crate::workers::WorkerEntry;
 pub enum OnError {
     /// The first failure fails the whole.
     Raise,
-    /// The failure stands in the place of the answer, as a pickled exception.
+    /// The failure stands in the place of the answer, as an exception.
     Return,
+    /// The failure stands in the place of the answer, as the pickle of an exception.
+    ReturnPickle,
+    /// The failure stands in the place of the answer, as the `repr` of an exception.
+    ReturnText,
     /// The worker is left out.
     Ignore,
 }
@@ -28,7 +33,8 @@ pub async fn broadcast(context: Arc<Context>, mut call: Call) -> Reply {
     let nanny = call.flag("nanny", false);
     let on_error = match call.opt_str("on_error")? {
         None | Some("raise") => OnError::Raise,
-        Some("return" | "return_pickle") => OnError::Return,
+        Some("return") => OnError::Return,
+        Some("return_pickle") => OnError::ReturnPickle,
         Some("ignore") => OnError::Ignore,
         Some(other) => {
             return Err(RpcError::value_error(format!(
@@ -155,7 +161,14 @@ pub async fn ask_all(
                 match on_error {
                     OnError::Raise => return Err(error.into()),
                     OnError::Ignore => None,
-                    OnError::Return => Some(RpcError::from(error).exception().pickle().into()),
+                    OnError::Return => {
+                        let pickle = RpcError::from(error).exception().pickle();
+                        Some(Payload::pickled(pickle, Vec::new()).into())
+                    }
+                    OnError::ReturnPickle => {
+                        Some(RpcError::from(error).exception().pickle().into())
+                    }
+                    OnError::ReturnText => Some(RpcError::from(error).exception().repr().into()),
                 }
             }
         };

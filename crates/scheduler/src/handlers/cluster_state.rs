@@ -30,18 +30,10 @@ pub async fn get_cluster_state(context: Arc<Context>, call: Call) -> Reply {
     ]);
     let ask = Value::map([("op", "versions")]);
     let (dumps, versions_of_workers) = tokio::join!(
-        ask_all(&context, &targets, dump, false, OnError::Return),
+        ask_all(&context, &targets, dump, false, OnError::ReturnText),
         ask_all(&context, &targets, ask, false, OnError::Ignore),
     );
-    let workers = dumps?.into_iter().map(|(address, dump)| {
-        // A worker that could not tell stands there with its error as a text.
-        let dump = match dump {
-            Value::Bin(_) => "the worker could not be asked".into(),
-            dump => dump,
-        };
-        (address, dump)
-    });
-    let workers: Value = workers.collect();
+    let workers: Value = dumps?.into_iter().collect();
     let versions_of_workers: Value = versions_of_workers?.into_iter().collect();
     let scheduler = scheduler_state(&context, &call, exclude).await?;
     let own = versions(Arc::clone(&context), call).await?;

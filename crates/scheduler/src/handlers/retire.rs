@@ -27,6 +27,7 @@ pub async fn retire_workers(context: Arc<Context>, call: Call) -> Reply {
             "names and workers are mutually exclusive",
         ));
     }
+    check_arguments(&call)?;
     let stimulus_id = match call.opt_str("stimulus_id")? {
         Some(id) => id.into(),
         None => stimulus("retire-workers"),
@@ -76,6 +77,30 @@ pub async fn retire_workers(context: Arc<Context>, call: Call) -> Reply {
         .into_iter()
         .map(|((address, identity), _)| (address, identity))
         .collect())
+}
+
+/// Refuses what contradicts itself, or is not known.
+fn check_arguments(call: &Call) -> Result<(), RpcError> {
+    const OWN: [&str; 5] = ["workers", "names", "close_workers", "remove", "stimulus_id"];
+    const CHOOSING: [&str; 6] = ["memory_ratio", "n", "key", "minimum", "target", "attribute"];
+    let named = call.get("names").is_some() || call.get("workers").is_some();
+    for (name, _) in call.args.as_map().unwrap_or(&[]) {
+        let name = name.as_str().unwrap_or_default();
+        if OWN.contains(&name) {
+            continue;
+        }
+        if !CHOOSING.contains(&name) {
+            return Err(RpcError::type_error(format!(
+                "Scheduler.workers_to_close() got an unexpected keyword argument '{name}'"
+            )));
+        }
+        if named {
+            return Err(RpcError::type_error(format!(
+                "Parameters for workers_to_close() are mutually exclusive with names and workers: {name}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 type Outcome = ((Arc<str>, Value), bool);

@@ -226,7 +226,7 @@ fn result_of_run(answer: Value) -> Result<Bytes, DelegateError> {
 impl From<PeerError> for DelegateError {
     fn from(error: PeerError) -> Self {
         match &error {
-            PeerError::Connect(_) => Self::Unreachable(error.to_string()),
+            PeerError::Connect { .. } => Self::Unreachable(error.to_string()),
             PeerError::Remote(map) => {
                 let text = map.get("exception_text").or_else(|| map.get("text"));
                 let text = text.and_then(Value::as_str);

@@ -49,7 +49,11 @@ fn compute_message_carries_what_the_worker_needs() {
     env.forget_effects();
     env.submit(vec![with(task("x", &["d"]), options)], &["x"]);
     let effects = env.effects();
-    let Some(Effect::ToWorker(WorkerId(7), WorkerMsg::ComputeTask(c))) = effects.first() else {
+    let sent = effects.iter().find_map(|e| match e {
+        Effect::ToWorker(WorkerId(7), WorkerMsg::ComputeTask(c)) => Some(c),
+        _ => None,
+    });
+    let Some(c) = sent else {
         panic!("{effects:?}");
     };
     assert_eq!(c.key, key("x"));

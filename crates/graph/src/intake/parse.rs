@@ -189,7 +189,9 @@ fn is_reference_class(arena: &Arena, node: NodeId) -> bool {
     match arena.kind(node) {
         Kind::Global { .. } => match arena.global(node) {
             Some((module, name)) => {
-                module == MODULE || (module == "distributed.client" && name == "Future")
+                module == MODULE
+                    || (module == "distributed.client" && name == "Future")
+                    || (module == "distributed.actor" && name == "Actor")
             }
             None => false,
         },

@@ -81,10 +81,14 @@ fn reduced(arena: &Arena, node: NodeId) -> Result<Option<GraphNode>, Stop> {
         (MODULE, "DataNode", &[_, _]) => Some(GraphNode::Data),
         (MODULE, "TaskRef", &[key]) => Some(GraphNode::Reference { key }),
         ("distributed.client", "Future", &[key, ..]) => Some(GraphNode::Reference { key }),
+        // A handle of an actor stands for the task that made it, as a future does.
+        ("distributed.actor", "Actor", &[_, _, key]) => Some(GraphNode::Reference { key }),
         (MODULE, "cull" | "identity" | "_identity_cast" | "_execute_subgraph", _) => {
             return Ok(None);
         }
-        (MODULE, ..) | ("distributed.client", "Future", _) => None,
+        (MODULE, ..) | ("distributed.client", "Future", _) | ("distributed.actor", "Actor", _) => {
+            None
+        }
         _ => return Ok(None),
     };
     match known {

@@ -73,10 +73,10 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
         extension.client_added(&context, &client);
     }
     let mut writing = tokio::spawn(write(Arc::clone(&client), dialect, writer, queue));
-    tokio::select! {
-        () = serve(&context, &client, reader) => {}
-        _ = &mut writing => {}
-    }
+    let written = tokio::select! {
+        () = serve(&context, &client, reader) => false,
+        _ = &mut writing => true,
+    };
     leave(&context, &client);
     if let Some(connection) = &client.connection {
         if !context.shutdown.is_requested() {
@@ -85,7 +85,7 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
         }
         connection.outbox.close();
     }
-    if tokio::time::timeout(LINGER, &mut writing).await.is_err() {
+    if !written && tokio::time::timeout(LINGER, &mut writing).await.is_err() {
         writing.abort();
     }
 }

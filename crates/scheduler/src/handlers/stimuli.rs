@@ -1,6 +1,7 @@
 //! Ops that change the state in one step.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use oxidask_key::Key;
 use oxidask_scheduler_core::event::Event;
@@ -19,21 +20,43 @@ fn stimulus(call: &Call, name: &str) -> Arc<str> {
     }
 }
 
-/// `cancel` (≤ 2023.3.0; later on the client's stream).
+/// How long `cancel` waits for keys that nobody wants yet, and between two looks.
+const CANCEL_WAIT: Duration = Duration::from_secs(1);
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// `cancel` (≤ 2023.3.0; later on the client's stream). The graph of the keys comes by another
+/// connection and may still be on its way, so unknown keys are looked for again for a while.
 pub async fn cancel(context: Arc<Context>, call: Call) -> Reply {
-    let keys = call.keys("keys")?;
+    let mut keys = call.keys("keys")?;
     let name = call.opt_str("client")?.unwrap_or_default();
     let client = context.clients.pseudo(&context.core, name);
-    let event = Event::CancelKeys {
-        client,
-        keys,
-        force: call.flag("force", false),
-        reason: None,
-        msg: None,
-        stimulus_id: stimulus(&call, "cancel-keys"),
-    };
-    context.core.apply(vec![event]).await?;
-    Ok(Value::Nil)
+    let force = call.flag("force", false);
+    let deadline = Instant::now() + CANCEL_WAIT;
+    loop {
+        let look = move |state: &oxidask_scheduler_core::Scheduler| {
+            keys.into_iter().partition::<Vec<_>, _>(|key| {
+                let task = state.task(key);
+                task.is_some_and(|task| task.who_wants().next().is_some())
+            })
+        };
+        let (wanted, unknown) = context.core.query(look).await?;
+        if !wanted.is_empty() {
+            let event = Event::CancelKeys {
+                client,
+                keys: wanted,
+                force,
+                reason: None,
+                msg: None,
+                stimulus_id: stimulus(&call, "cancel-keys"),
+            };
+            context.core.apply(vec![event]).await?;
+        }
+        if unknown.is_empty() || Instant::now() >= deadline {
+            return Ok(Value::Nil);
+        }
+        keys = unknown;
+        tokio::time::sleep(CANCEL_POLL).await;
+    }
 }
 
 /// `retry`: the failed tasks among these, and those that failed for them, run again. Answers all

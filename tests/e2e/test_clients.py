@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from harness.cluster import free_port
 from harness.releases import RELEASES
 
 
@@ -59,15 +60,22 @@ def test_clients_are_told_of_the_end(new_cluster, release):
 
 @pytest.mark.native_only
 def test_releases_at_once_on_one_scheduler(new_cluster):
-    """Clients and workers of all three releases; each client's tasks go to workers of its release."""
-    cluster = new_cluster("2026.8.0", workers=0)
-    for release in RELEASES:
-        cluster.add_worker(release, name=f"of-{release}").wait_until_registered()
+    """Clients and workers of all three releases; each client's tasks go to workers of its release.
+
+    Peers of 2.30.1 and of 2022.12.0 wait in silence to be greeted, each in its own framing; as all of them have the
+    same address here, the older ones use the port that is for them.
+    """
+    port = free_port()
+    cluster = new_cluster("2026.8.0", workers=0, environment={"DASK_OXIDASK__COMM__OLDER_PORT": str(port)})
+    addresses = dict.fromkeys(RELEASES, cluster.address)
+    addresses["2.30.1"] = f"tcp://127.0.0.1:{port}"
+    for release, address in addresses.items():
+        cluster.add_worker(release, name=f"of-{release}", address=address).wait_until_registered()
     peers = {release: cluster.peer(release) for release in RELEASES}
     for release, peer in peers.items():
-        peer.run("clients.only_own_workers_run_it", cluster.address, release)
-        peer.run("clients.collections_of_own_release", cluster.address)
-    calls = [peer.start("clients.computes_in_rounds", cluster.address, 100) for peer in peers.values()]
+        peer.run("clients.only_own_workers_run_it", addresses[release], release)
+        peer.run("clients.collections_of_own_release", addresses[release])
+    calls = [peer.start("clients.computes_in_rounds", addresses[release], 100) for release, peer in peers.items()]
     assert all(call.told() == "started" for call in calls)
     assert all(call.result(timeout=90) > 0 for call in calls)
     cluster.check()

@@ -112,6 +112,7 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
 const RULE: &str = "-----------------------------------------------";
 
 async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError> {
+    let signals = shutdown::Signals::catch()?;
     let _pid_file = match &args.pid_file {
         Some(path) => Some(RemovedAtEnd::write(path, &std::process::id().to_string())?),
         None => None,
@@ -124,7 +125,7 @@ async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError
         None => None,
     };
     tracing::info!(target: "distributed.scheduler", "{RULE}");
-    let reason = shutdown::wait(context).await;
+    let reason = shutdown::wait(context, signals).await;
     shutdown::close(running, &reason).await;
     tracing::info!(target: "distributed.scheduler", "End scheduler");
     Ok(())

@@ -127,9 +127,9 @@ class Cluster:
     def version(self):
         return version_tuple(self.release)
 
-    def add_worker(self, release=None, options=(), **worker_options):
+    def add_worker(self, release=None, options=(), address=None, **worker_options):
         release = release or self.release
-        worker = Worker(self.folder, release, self.address, *options, **worker_options)
+        worker = Worker(self.folder, release, address or self.address, *options, **worker_options)
         self.processes.append(worker)
         return worker
 

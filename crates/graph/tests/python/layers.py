@@ -21,8 +21,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 from dask import delayed
-from dask.base import collections_to_dsk
-from dask.blockwise import Blockwise, BlockIndex
+from dask.blockwise import BlockIndex, Blockwise
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.utils import stringify

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use oxidask_scheduler_core::effect::WorkerMsg;
 use oxidask_wire::value::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Running;
 use crate::context::Context;
@@ -13,19 +13,30 @@ use crate::context::Context;
 /// Time for peers to read what they are told.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The signals that end the scheduler, caught from the moment this exists: whoever reads the
+/// address in the log may send one at once.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// When the operating system refuses handlers.
+    pub(super) fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Waits for a reason to end.
-pub(super) async fn wait(context: &Context) -> Arc<str> {
-    let on = |kind| signal(kind);
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (on(SignalKind::terminate()), on(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals cannot be caught; the process can only be killed");
-        return context.shutdown.wait().await;
-    };
+pub(super) async fn wait(context: &Context, mut signals: Signals) -> Arc<str> {
     tokio::select! {
         reason = context.shutdown.wait() => reason,
-        _ = terminate.recv() => "signal-15".into(),
-        _ = interrupt.recv() => "signal-2".into(),
+        _ = signals.terminate.recv() => "signal-15".into(),
+        _ = signals.interrupt.recv() => "signal-2".into(),
     }
 }
 

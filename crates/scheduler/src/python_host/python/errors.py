@@ -3,7 +3,6 @@
 import traceback
 
 import msgpack
-
 from distributed.core import error_message
 from distributed.protocol.serialize import Serialize, Serialized, serialize
 

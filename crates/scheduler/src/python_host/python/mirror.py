@@ -88,7 +88,7 @@ class WorkerState(_Row):
     @property
     def has_what(self):
         tasks = self._scheduler._tasks()
-        return {t: None for t in tasks.where("holders", tasks.worker_index(self.address))}
+        return dict.fromkeys(tasks.where("holders", tasks.worker_index(self.address)))
 
     @property
     def processing(self):

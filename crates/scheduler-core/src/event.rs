@@ -204,7 +204,7 @@ pub enum Event {
         key: Key,
         /// The victim's state of the task (`ready`, `executing`, …); nothing when unknown to it.
         state: Option<Arc<str>>,
-        /// The id of the request.
+        /// The id of the request; empty from workers before 2021.10, which do not repeat it.
         stimulus_id: StimulusId,
     },
     /// A worker found a peer without the data it should have (≤ 2022.05.2).

@@ -111,6 +111,16 @@ fn answers_to_older_requests_do_not_count() {
 }
 
 #[test]
+fn answers_of_workers_that_do_not_name_the_request_count() {
+    let mut env = busy(TaskOptions::default(), CoreConfig::default());
+    env.pass(1.1);
+    let (_, name, _) = requests(&mut env)[0].clone();
+    answer(&mut env, &name, &"".into(), Some("ready"));
+    env.expect(&[&format!("w1: compute {name} []")]);
+    assert_eq!(env.on(&name), Some(1));
+}
+
+#[test]
 fn restricted_tasks_stay_unless_the_restriction_is_a_wish() {
     for (loose, stolen) in [(false, false), (true, true)] {
         let options = TaskOptions {

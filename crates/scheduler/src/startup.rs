@@ -204,6 +204,9 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         ),
     };
     let mut tasks = tokio::task::JoinSet::new();
+    // With a port for older releases, nobody has to guess what a silent peer of the other one is,
+    // even if both come from the same address.
+    let silent = older.as_ref().map(|_| Generation::M3);
     if let Some(older) = older {
         let greeting = Some(Generation::M1);
         let (context, policy) = (Arc::clone(&context), policy.clone());
@@ -214,7 +217,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         tcp,
         policy,
         socket,
-        None,
+        silent,
     ));
     tasks.spawn(observe(Arc::clone(&context), observed));
     tasks.spawn(watch_idle(Arc::clone(&context)));

@@ -261,8 +261,12 @@ impl Scheduler {
         let Some(id) = self.tasks.id(key) else {
             return;
         };
+        // Workers before 2021.10 do not say which request they answer; they answer in order.
+        let answers = |info: &InFlight| {
+            info.victim == worker && (stimulus_id.is_empty() || info.stimulus_id == *stimulus_id)
+        };
         match self.stealing.in_flight.get(&id) {
-            Some(info) if info.stimulus_id == *stimulus_id && info.victim == worker => {}
+            Some(info) if answers(info) => {}
             Some(_) => return self.log_steal("stale-response", key, state, worker, stimulus_id),
             None => return self.log_steal("already-aborted", key, state, worker, stimulus_id),
         }

@@ -44,30 +44,22 @@ pub async fn run(context: Arc<Context>, call: Call, mut reader: Reader, mut writ
     if writer.send(&Message::from_value(&reply)).await.is_ok() {
         tracing::info!(target: "distributed.scheduler", "Starting worker compute stream, {}", worker.info.address);
         let mut writing = tokio::spawn(write(Arc::clone(&worker), writer, queue));
-        let left = tokio::select! {
-            left = read(&context, &worker, &mut reader) => left,
-            _ = &mut writing => Left::Lost,
-        };
+        tokio::select! {
+            () = read(&context, &worker, &mut reader) => {}
+            _ = &mut writing => {}
+        }
         writing.abort();
-        leave(&context, &worker, left);
-    } else {
-        leave(&context, &worker, Left::Lost);
     }
+    leave(&context, &worker);
 }
 
-/// How a worker's stream ended.
-enum Left {
-    /// It said so.
-    Closed,
-    /// It did not.
-    Lost,
-}
-
-fn leave(context: &Arc<Context>, worker: &WorkerEntry, left: Left) {
+/// The stream has ended. A worker that closes by itself says so, yet its running tasks are blamed as
+/// if it had died: who may leave is removed before (`retire_workers`, `unregister`).
+fn leave(context: &Arc<Context>, worker: &WorkerEntry) {
     if context.workers.get(worker.id).is_some() {
         context.core.send(Event::RemoveWorker {
             worker: worker.id,
-            expected: matches!(left, Left::Closed),
+            expected: false,
             close: false,
             stimulus_id: stimulus("handle-worker-cleanup"),
         });
@@ -75,24 +67,24 @@ fn leave(context: &Arc<Context>, worker: &WorkerEntry, left: Left) {
 }
 
 /// Reads the stream until it ends.
-async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Reader) -> Left {
+async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Reader) {
     let mut events = Vec::new();
     loop {
         context.core.ready().await;
         let message = match reader.read().await {
             Ok(message) => message,
-            Err(ReadError::Closed) => return Left::Lost,
+            Err(ReadError::Closed) => return,
             Err(error) => {
                 tracing::warn!("stream of worker {} broke: {error}", worker.info.address);
-                return Left::Lost;
+                return;
             }
         };
         match handle(context, worker, &message, &mut events).await {
             Ok(true) => {}
-            Ok(false) => return Left::Closed,
+            Ok(false) => return,
             Err(error) => {
                 tracing::error!("worker {} is dropped: {error}", worker.info.address);
-                return Left::Lost;
+                return;
             }
         }
     }

@@ -51,7 +51,7 @@ fn id_of_barrier(key: &Key) -> Option<&str> {
 /// The ops of shuffles.
 #[derive(Default)]
 pub(crate) struct ShuffleExtension {
-    shuffles: Mutex<Shuffles>,
+    shuffles: Arc<Mutex<Shuffles>>,
     /// Cause and id of shuffles that ended because their barrier was released.
     archived: Mutex<VecDeque<(Arc<str>, String)>>,
 }
@@ -256,6 +256,29 @@ impl ShuffleExtension {
         }
     }
 
+    /// A task failed: if a shuffle fails with it, that is told once (topic `p2p`).
+    fn task_erred(&self, context: &Arc<Context>, transition: &TransitionEffect) {
+        let candidates = lock(&self.shuffles).healthy();
+        if candidates.is_empty() {
+            return;
+        }
+        let (shuffles, context) = (Arc::clone(&self.shuffles), Arc::clone(context));
+        let (key, stimulus_id) = (transition.key.clone(), Arc::clone(&transition.stimulus_id));
+        tokio::spawn(async move {
+            let look = move |state: &Scheduler| shuffle_of_culprit(state, &key, candidates);
+            if let Ok(Some((id, run_id))) = context.core.query(look).await
+                && lock(&shuffles).fail(run_id)
+            {
+                let event = Value::map([
+                    ("action", Value::from("p2p-failed")),
+                    ("shuffle", id.into()),
+                    ("stimulus", stimulus_id.into()),
+                ]);
+                context.log_event(&["p2p"], &event);
+            }
+        });
+    }
+
     /// Has the inputs, the barrier and the outputs of a shuffle computed again.
     fn restart(&self, context: &Arc<Context>, id: &str, stimulus_id: &str) {
         let (context, key) = (Arc::clone(context), barrier_key(id));
@@ -290,6 +313,25 @@ fn tasks_of_shuffle(scheduler: &Scheduler, barrier: &Key) -> Vec<Key> {
         keys.push(task.key().clone());
     }
     keys
+}
+
+/// Which of the shuffles `runs` the task `key` belongs to, if the task failed by itself.
+fn shuffle_of_culprit(
+    scheduler: &Scheduler,
+    key: &Key,
+    runs: Vec<(String, i64)>,
+) -> Option<(String, i64)> {
+    let task = scheduler.task(key)?;
+    if task.exception_blame() != Some(key) {
+        return None;
+    }
+    let belongs = |(id, _): &(String, i64)| {
+        let barrier = barrier_key(id);
+        *key == barrier
+            || task.dependents().any(|other| *other.key() == barrier)
+            || task.dependencies().any(|other| *other.key() == barrier)
+    };
+    runs.into_iter().find(belongs)
 }
 
 /// Sends `message` to all of `workers`; those that could not be reached.
@@ -342,6 +384,9 @@ impl Extension for ShuffleExtension {
             transition.finish,
             TaskState::Released | TaskState::Erred | TaskState::Forgotten
         );
+        if transition.finish == TaskState::Erred {
+            self.task_erred(context, transition);
+        }
         let Some(id) = id_of_barrier(&transition.key).filter(|_| ended) else {
             return;
         };

@@ -58,7 +58,12 @@ pub(crate) struct Shuffles {
     last_run_id: i64,
     /// Spreads small shuffles over the workers.
     shift: usize,
+    /// The latest runs of which a task raised.
+    failed_runs: BTreeSet<i64>,
 }
+
+/// Failed runs remembered.
+const MAX_FAILED_RUNS: usize = 1000;
 
 struct Shuffle {
     run_id: i64,
@@ -238,6 +243,26 @@ impl Shuffles {
         ids
     }
 
+    /// Those that are going on and have not failed, with their runs.
+    pub(crate) fn healthy(&self) -> Vec<(String, i64)> {
+        let active = self.active.iter();
+        let mut runs: Vec<(String, i64)> = active
+            .filter(|(_, shuffle)| !self.failed_runs.contains(&shuffle.run_id))
+            .map(|(id, shuffle)| (id.clone(), shuffle.run_id))
+            .collect();
+        runs.sort();
+        runs
+    }
+
+    /// A task of this run raised; whether that is news.
+    pub(crate) fn fail(&mut self, run_id: i64) -> bool {
+        let is_news = self.failed_runs.insert(run_id);
+        if self.failed_runs.len() > MAX_FAILED_RUNS {
+            self.failed_runs.pop_first();
+        }
+        is_news
+    }
+
     /// All that are going on.
     pub(crate) fn ids(&self) -> Vec<String> {
         let mut ids: Vec<String> = self.active.keys().cloned().collect();
@@ -301,6 +326,16 @@ mod tests {
         ));
         let inactive = shuffles.participants("t", 1).expect_err("no such shuffle");
         assert_eq!(inactive.to_string(), "No active shuffle with id='t' found");
+    }
+
+    #[test]
+    fn a_failure_is_news_once() {
+        let mut shuffles = Shuffles::default();
+        create(&mut shuffles, "s", &[]);
+        assert_eq!(shuffles.healthy(), [("s".to_owned(), 1)]);
+        assert!(shuffles.fail(1));
+        assert!(!shuffles.fail(1));
+        assert!(shuffles.healthy().is_empty());
     }
 
     #[test]

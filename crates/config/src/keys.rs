@@ -239,7 +239,12 @@ pub const KEYS: &[KeyDecl] = &[
     // Ours.
     key("oxidask.python-host.mode", K::Word(&["auto", "local", "delegated", "off"]), D::Str("auto"), "oxidask", "who expands graphs that need Python"),
     key("oxidask.python-host.python", K::OptText, D::None, "oxidask", "interpreter of the local Python host; by default the environment's"),
-    key("oxidask.python-host.timeout", K::Duration("s"), D::Str("5 minutes"), "oxidask", "longest expansion of one graph"),
+    key("oxidask.python-host.timeout", K::Duration("s"), D::Str("5 minutes"), "oxidask", "longest expansion of one graph, and longest wait for a peer that can do it"),
+    key("oxidask.python-host.function-timeout", K::Duration("s"), D::Str("1 hour"), "oxidask", "longest run of one function of `run_on_scheduler`"),
+    key("oxidask.python-host.start-timeout", K::Duration("s"), D::Str("60s"), "oxidask", "longest start of a local Python"),
+    key("oxidask.python-host.idle-timeout", K::Duration("s"), D::Str("5 minutes"), "oxidask", "local Pythons without work end after this time"),
+    key("oxidask.python-host.processes", K::Count, D::Int(2), "oxidask", "graphs that are expanded locally at the same time"),
+    key("oxidask.python-host.max-answer-bytes", K::Bytes, D::Str("64GiB"), "oxidask", "largest expanded graph"),
     key("oxidask.comm.silent-peer-framing", K::Word(&["f1", "f2"]), D::Str("f2"), "oxidask", "framing for addresses never heard of: f1 up to 2021.11, f2 from then on"),
     key("oxidask.comm.older-port", K::OptCount, D::None, "oxidask", "a second port, on which silent peers are greeted as releases up to 2021.02.0"),
     key("oxidask.comm.max-message-bytes", K::Bytes, D::Str("16GiB"), "oxidask", "larger messages close their connection"),

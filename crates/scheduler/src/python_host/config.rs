@@ -56,7 +56,7 @@ pub struct PythonHostConfig {
     pub start_timeout: Duration,
     /// `idle-timeout`: local processes without work are ended after this time.
     pub idle_timeout: Duration,
-    /// `max-answer`: bytes that one answer may have.
+    /// `max-answer-bytes`: bytes that one answer may have.
     pub max_answer: u64,
 }
 

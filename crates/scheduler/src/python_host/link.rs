@@ -22,6 +22,8 @@ pub(super) struct Link {
     pub(super) outgoing: mpsc::UnboundedSender<Message>,
     /// From Python; an error is the last item.
     pub(super) incoming: mpsc::Receiver<Result<Message, HostError>>,
+    /// Messages put into `outgoing` that have not left yet.
+    pub(super) unsent: Arc<AtomicUsize>,
     /// How many requests are under way: a peer is only asked while there are any.
     pub(super) busy: Arc<AtomicUsize>,
     /// For messages to people.
@@ -40,12 +42,14 @@ impl Link {
     pub(super) fn local(process: Process) -> Self {
         let (outgoing, to_write) = mpsc::unbounded_channel();
         let (arrived, incoming) = mpsc::channel(64);
+        let unsent = Arc::<AtomicUsize>::default();
         Self {
             outgoing,
             incoming,
             busy: Arc::default(),
             name: process.name.as_str().into(),
-            task: tokio::spawn(over_pipes(process, to_write, arrived)),
+            unsent: Arc::clone(&unsent),
+            task: tokio::spawn(over_pipes(process, to_write, arrived, unsent)),
         }
     }
 
@@ -54,12 +58,20 @@ impl Link {
         let (outgoing, to_write) = mpsc::unbounded_channel();
         let (arrived, incoming) = mpsc::channel(64);
         let busy = Arc::<AtomicUsize>::default();
+        let unsent = Arc::<AtomicUsize>::default();
         Self {
             outgoing,
             incoming,
             name: peer.name(),
+            unsent: Arc::clone(&unsent),
             busy: Arc::clone(&busy),
-            task: tokio::spawn(over_rpc(peers, peer, to_write, arrived, busy)),
+            task: tokio::spawn(over_rpc(
+                peers,
+                peer,
+                to_write,
+                arrived,
+                Counts { busy, unsent },
+            )),
         }
     }
 }
@@ -68,12 +80,14 @@ async fn over_pipes(
     mut process: Process,
     mut to_write: mpsc::UnboundedReceiver<Message>,
     arrived: mpsc::Sender<Result<Message, HostError>>,
+    unsent: Arc<AtomicUsize>,
 ) {
     let limit = process.max_answer;
     let (stdin, stdout) = (&mut process.stdin, &mut process.stdout);
     let write = async {
         while let Some(message) = to_write.recv().await {
             write_message(stdin, &message).await?;
+            unsent.fetch_sub(1, Ordering::Relaxed);
         }
         // Nobody wants anything any more.
         std::future::pending::<std::io::Result<()>>().await
@@ -97,18 +111,24 @@ async fn over_pipes(
     }
 }
 
+/// See [`Link`].
+struct Counts {
+    busy: Arc<AtomicUsize>,
+    unsent: Arc<AtomicUsize>,
+}
+
 async fn over_rpc(
     peers: Arc<Delegated>,
     peer: Delegate,
     mut to_write: mpsc::UnboundedReceiver<Message>,
     arrived: mpsc::Sender<Result<Message, HostError>>,
-    busy: Arc<AtomicUsize>,
+    counts: Counts,
 ) {
     let ticket = uuid::Uuid::new_v4().simple().to_string();
     let mut fresh = true;
     let mut pause = Duration::ZERO;
     loop {
-        let first = if busy.load(Ordering::Relaxed) == 0 {
+        let first = if counts.busy.load(Ordering::Relaxed) == 0 {
             match to_write.recv().await {
                 Some(message) => Some(message),
                 None => return,
@@ -135,6 +155,7 @@ async fn over_rpc(
                 return;
             }
         };
+        counts.unsent.fetch_sub(batch.len(), Ordering::Relaxed);
         pause = if sent || !answers.is_empty() {
             Duration::from_millis(2)
         } else {

@@ -308,7 +308,7 @@ impl LastWords {
                     break;
                 }
                 let printed = String::from_utf8_lossy(&line);
-                tracing::info!(target: "python_host", pid, "{}", printed.trim_end());
+                tracing::info!(target: "distributed.python_host", pid, "{}", printed.trim_end());
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.push_str(&printed);
                 let mut excess = kept.len().saturating_sub(LAST_WORDS);

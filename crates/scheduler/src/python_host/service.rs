@@ -84,8 +84,17 @@ fn settings(config: &Config) -> PythonHostConfig {
             .and_then(|word| word.parse().ok())
             .unwrap_or(Mode::Auto),
         python: config.str(&key("python")).map(Into::into),
+        processes: config
+            .count(&key("processes"))
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(default.processes),
         timeout: duration("timeout", default.timeout),
-        ..default
+        function_timeout: duration("function-timeout", default.function_timeout),
+        start_timeout: duration("start-timeout", default.start_timeout),
+        idle_timeout: duration("idle-timeout", default.idle_timeout),
+        max_answer: config
+            .bytes(&key("max-answer-bytes"))
+            .unwrap_or(default.max_answer),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +68,7 @@ pub struct SessionHandle {
     /// Tells sessions apart.
     pub id: u64,
     outgoing: mpsc::WeakUnboundedSender<Message>,
+    unsent: Arc<AtomicUsize>,
 }
 
 impl SessionHandle {
@@ -77,9 +78,15 @@ impl SessionHandle {
             header: header.encode(),
             frames,
         };
+        self.unsent.fetch_add(1, Ordering::Relaxed);
         self.outgoing
             .upgrade()
             .is_some_and(|outgoing| outgoing.send(message).is_ok())
+    }
+
+    /// Whether earlier messages have not left yet.
+    pub(super) fn is_behind(&self) -> bool {
+        self.outgoing.strong_count() > 0 && self.unsent.load(Ordering::Relaxed) > 2
     }
 }
 
@@ -87,6 +94,7 @@ impl SessionHandle {
 pub(super) struct Session {
     release: Release,
     outgoing: mpsc::UnboundedSender<Message>,
+    unsent: Arc<AtomicUsize>,
     shared: Arc<Shared>,
     next: AtomicU64,
     /// Ends with the session.
@@ -97,7 +105,7 @@ struct Shared {
     name: Arc<str>,
     closed: AtomicBool,
     requests: Mutex<HashMap<u64, mpsc::Sender<Result<Message, HostError>>>>,
-    busy: Arc<std::sync::atomic::AtomicUsize>,
+    busy: Arc<AtomicUsize>,
     used: Mutex<std::time::Instant>,
 }
 
@@ -119,9 +127,11 @@ impl Session {
             used: Mutex::new(std::time::Instant::now()),
         });
         let outgoing = link.outgoing.clone();
+        let unsent = Arc::clone(&link.unsent);
         let handle = SessionHandle {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             outgoing: outgoing.downgrade(),
+            unsent: Arc::clone(&link.unsent),
         };
         let mut basics = source.basics();
         basics.insert("op", "basics");
@@ -130,6 +140,7 @@ impl Session {
         Arc::new(Self {
             release,
             outgoing,
+            unsent,
             shared,
             next: AtomicU64::new(1),
             task,
@@ -227,6 +238,7 @@ impl Session {
             header: header.encode(),
             frames: parts.into_iter().map(|(_, pickle)| pickle).collect(),
         };
+        self.unsent.fetch_add(1, Ordering::Relaxed);
         if self.outgoing.send(message).is_err() || !self.is_open() {
             return Err(HostError::Crashed {
                 host: self.shared.name.to_string(),
@@ -256,6 +268,7 @@ impl Request {
 
     fn tell(&self, op: &str) {
         let header = Value::map([("op", Value::from(op)), ("id", self.id.into())]);
+        self.session.unsent.fetch_add(1, Ordering::Relaxed);
         let _ = self.session.outgoing.send(Message {
             header: header.encode(),
             frames: Vec::new(),

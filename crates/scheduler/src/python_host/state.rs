@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use oxidask_scheduler_core::effect::TransitionEffect;
 use oxidask_wire::message::Message;
 use oxidask_wire::value::Value;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::delegate::BoxFuture;
 use super::mirror::{Snapshot, state_code, task_detail};
@@ -15,12 +17,35 @@ use super::session::{Question, SessionHandle, StateSource};
 use crate::context::Context;
 use crate::rpc::{Call, Caller, error_reply};
 
+/// Transitions that may wait for a session which does not take them, before it is told no more.
+const MAX_WAITING: usize = 1_000_000;
+/// Transitions are collected for so long, so that a busy scheduler sends few messages.
+const COLLECT: Duration = Duration::from_millis(20);
+
 /// The running scheduler, once it runs.
 #[derive(Default)]
 pub(super) struct SchedulerState {
     context: OnceLock<Weak<Context>>,
-    observers: Mutex<Vec<SessionHandle>>,
+    observers: Mutex<Vec<Observer>>,
+    /// Some observer is there: saves a lock for each transition when there is none.
     observed: AtomicBool,
+}
+
+/// A session with plugins.
+struct Observer {
+    session: SessionHandle,
+    /// Its plugins want what the workers told with each result.
+    detailed: bool,
+    waiting: Waiting,
+    news: Arc<Notify>,
+}
+
+/// Transitions not yet sent: their rows, and the frames of their details.
+#[derive(Default)]
+struct Waiting {
+    items: Vec<Value>,
+    frames: Vec<Bytes>,
+    restarted: bool,
 }
 
 impl SchedulerState {
@@ -39,59 +64,127 @@ impl SchedulerState {
         if !self.observed.load(Ordering::Acquire) {
             return;
         }
-        let raw = transition.raw.as_ref().and_then(|raw| raw.get::<Value>());
-        let frames: Vec<Bytes> = raw.map_or_else(Vec::new, |raw| {
-            Message::from_value(raw).frames().cloned().collect()
-        });
-        let item = Value::array([
-            Value::from(transition.counter),
-            (&transition.key).into(),
-            u64::from(state_code(transition.start)).into(),
-            u64::from(state_code(transition.finish)).into(),
-            (&transition.stimulus_id).into(),
-            frames.len().into(),
-        ]);
-        let header = Value::map([
-            ("op", Value::from("transitions")),
-            ("items", Value::array([item])),
-        ]);
-        for session in self.observers.lock().iter() {
-            session.push(&header, frames.clone());
+        let mut observers = self.observers.lock();
+        for observer in observers.iter_mut() {
+            let raw = transition.raw.as_ref().filter(|_| observer.detailed);
+            observer.push(transition, raw.and_then(|raw| raw.get::<Value>()));
+        }
+        let full = |observer: &Observer| observer.waiting.items.len() > MAX_WAITING;
+        while let Some(at) = observers.iter().position(full) {
+            let observer = observers.swap_remove(at);
+            tracing::warn!(
+                "plugins of the Python host do not keep up with the scheduler; they are told no more"
+            );
+            self.let_go(observer);
         }
     }
 
     /// All tasks were forgotten.
     pub(super) fn restarted(&self) {
-        let header = Value::map([("op", "restarted")]);
-        for session in self.observers.lock().iter() {
-            session.push(&header, Vec::new());
+        for observer in self.observers.lock().iter_mut() {
+            observer.waiting = Waiting {
+                restarted: true,
+                ..Waiting::default()
+            };
+            observer.news.notify_one();
         }
     }
 
-    fn observe(&self, context: &Context, session: &SessionHandle) {
+    fn observe(self: &Arc<Self>, context: &Context, session: &SessionHandle, detailed: bool) {
         let mut observers = self.observers.lock();
-        if observers.iter().any(|observer| observer.id == session.id) {
+        let known = observers.iter_mut().find(|o| o.session.id == session.id);
+        if let Some(observer) = known {
+            if detailed && !observer.detailed {
+                observer.detailed = true;
+                context.recorders.fetch_add(1, Ordering::Relaxed);
+            }
             return;
         }
-        observers.push(session.clone());
+        let news = Arc::<Notify>::default();
+        observers.push(Observer {
+            session: session.clone(),
+            detailed,
+            waiting: Waiting::default(),
+            news: Arc::clone(&news),
+        });
         self.observed.store(true, Ordering::Release);
-        // Plugins want to know what the workers told.
-        context.recorders.fetch_add(1, Ordering::Relaxed);
+        context
+            .recorders
+            .fetch_add(usize::from(detailed), Ordering::Relaxed);
         context.observe_transitions();
+        tokio::spawn(pass_on(Arc::downgrade(self), session.clone(), news));
     }
 
     fn unobserve(&self, session: u64) {
         let mut observers = self.observers.lock();
-        let before = observers.len();
-        observers.retain(|observer| observer.id != session);
-        if observers.len() == before {
+        let Some(at) = observers.iter().position(|o| o.session.id == session) else {
             return;
-        }
+        };
+        let observer = observers.swap_remove(at);
         self.observed
             .store(!observers.is_empty(), Ordering::Release);
+        drop(observers);
+        self.let_go(observer);
+    }
+
+    fn let_go(&self, observer: Observer) {
         if let Some(context) = self.context() {
-            context.recorders.fetch_sub(1, Ordering::Relaxed);
+            context
+                .recorders
+                .fetch_sub(usize::from(observer.detailed), Ordering::Relaxed);
             context.unobserve_transitions();
+        }
+        // Lets its task see that it is gone.
+        observer.news.notify_one();
+    }
+
+    /// What waits for this session; nothing when it observes no more.
+    fn take_waiting(&self, session: u64) -> Option<Waiting> {
+        let mut observers = self.observers.lock();
+        let observer = observers.iter_mut().find(|o| o.session.id == session)?;
+        Some(std::mem::take(&mut observer.waiting))
+    }
+}
+
+impl Observer {
+    fn push(&mut self, transition: &TransitionEffect, details: Option<&Value>) {
+        let before = self.waiting.frames.len();
+        if let Some(details) = details {
+            let message = Message::from_value(details);
+            self.waiting.frames.extend(message.frames().cloned());
+        }
+        self.waiting.items.push(Value::array([
+            Value::from(transition.counter),
+            (&transition.key).into(),
+            u64::from(state_code(transition.start)).into(),
+            u64::from(state_code(transition.finish)).into(),
+            (&transition.stimulus_id).into(),
+            (self.waiting.frames.len() - before).into(),
+        ]));
+        self.news.notify_one();
+    }
+}
+
+/// Sends transitions to a session in batches, the next one when the last one was taken.
+async fn pass_on(state: Weak<SchedulerState>, session: SessionHandle, news: Arc<Notify>) {
+    loop {
+        news.notified().await;
+        tokio::time::sleep(COLLECT).await;
+        while session.is_behind() {
+            tokio::time::sleep(COLLECT).await;
+        }
+        let Some(waiting) = state.upgrade().and_then(|s| s.take_waiting(session.id)) else {
+            return;
+        };
+        if waiting.restarted {
+            session.push(&Value::map([("op", "restarted")]), Vec::new());
+        }
+        if !waiting.items.is_empty() {
+            let header = Value::map([
+                ("op", Value::from("transitions")),
+                ("items", Value::Array(waiting.items)),
+            ]);
+            session.push(&header, waiting.frames);
         }
     }
 }
@@ -132,7 +225,8 @@ impl StateSource for Source {
                     let on = question.fields.get("on").and_then(Value::as_bool);
                     if on == Some(true) {
                         // Before the snapshot, so that nothing falls between the two.
-                        state.observe(&context, &session);
+                        let detailed = question.fields.get("detailed").and_then(Value::as_bool);
+                        state.observe(&context, &session, detailed.unwrap_or(true));
                         snapshot(&context, true).await
                     } else {
                         state.unobserve(session.id);

@@ -9,6 +9,7 @@ when they are looked at.
 """
 
 import asyncio
+import collections
 import weakref
 from collections.abc import Mapping
 
@@ -244,8 +245,10 @@ class TaskState(_Entity):
         tasks, i = self._find()
         if i is None:
             return None
-        priority = tuple(tasks.priorities[3 * i : 3 * i + 3])
-        return None if priority[0] != priority[0] else priority
+        priority = tasks.priorities[3 * i : 3 * i + 3]
+        if priority[0] != priority[0]:
+            return None
+        return tuple(int(p) if p.is_integer() else p for p in priority)
 
     @property
     def retries(self):
@@ -470,6 +473,7 @@ class Scheduler:
         self._worker_objects = weakref.WeakValueDictionary()
         self._plugins = {}
         self._seen = {}
+        self._detailed = False
         self.address = basics["address"]
         self.id = basics["id"]
         self.started = basics["started"]
@@ -625,7 +629,9 @@ class Scheduler:
 
     @property
     def extensions(self):
-        return {}
+        # What stock has when an extension is turned off. Theirs is state of the native scheduler,
+        # which is reached through the methods below.
+        return collections.defaultdict(lambda: None)
 
     # Plugins of this process; told of transitions while there is any.
 
@@ -640,7 +646,11 @@ class Scheduler:
         name = name or getattr(plugin, "name", None) or "%s-%d" % (type(plugin).__name__, id(plugin))
         if name in self._plugins and idempotent:
             return
-        header, frames = self._ask("observe", {"on": True})
+        # What workers tell with each result is a lot; progress bars have no use for it.
+        if not type(plugin).__module__.startswith("distributed.diagnostics.progress"):
+            self._detailed = True
+        fields = {"on": True, "detailed": self._detailed}
+        header, frames = self._ask("observe", fields)
         self._plugins[name] = plugin
         self._seen[name] = header["counter"]
         self._install(header, frames)
@@ -652,6 +662,7 @@ class Scheduler:
         self._plugins.pop(name)
         self._seen.pop(name, None)
         if not self._plugins:
+            self._detailed = False
             self._ask("observe", {"on": False})
 
     def _transition(self, sequence, key, start, finish, stimulus_id, details):
@@ -659,6 +670,10 @@ class Scheduler:
         import logging
 
         start, finish = STATES[start], STATES[finish]
+        if finish == "erred" and start == "processing":
+            # Without details it must still be there: plugins ask whether there is one.
+            details.setdefault("exception", True)
+            details.setdefault("traceback", None)
         for name, plugin in list(self._plugins.items()):
             if sequence <= self._seen.get(name, 0) or not hasattr(plugin, "transition"):
                 continue

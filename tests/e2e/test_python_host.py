@@ -1,0 +1,90 @@
+"""Python for what only Python can do: processes of the scheduler's own, connected peers, or none."""
+
+import os
+import signal
+
+import pytest
+
+from harness.waiting import wait_for
+
+pytestmark = pytest.mark.native_only
+
+TIMEOUT = {"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "2s"}
+DELEGATED = ["--python-host", "delegated"]
+SCENARIOS = [
+    "collections_are_computed",
+    "functions_are_run",
+    "functions_share_what_they_leave",
+    "the_mirror_shows_tasks_and_workers",
+    "the_mirror_is_read_only",
+    "bars_follow_the_work",
+    "feeds_send_values",
+]
+
+
+def run_all(cluster):
+    for scenario in SCENARIOS:
+        cluster.run(f"python_host.{scenario}")
+
+
+def test_processes_of_the_scheduler(new_cluster, release):
+    run_all(new_cluster(release, options=["--python-host", "local"]))
+
+
+def test_nannies(new_cluster, release):
+    run_all(new_cluster(release, options=DELEGATED, nanny=True))
+
+
+def test_workers_without_nannies(new_cluster, release):
+    run_all(new_cluster(release, options=DELEGATED))
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_none(new_cluster, release):
+    cluster = new_cluster(release, workers=1, options=["--python-host", "off"])
+    cluster.run("python_host.without_python")
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_a_graph_waits_for_a_peer_as_long_as_it_is_told(new_cluster, release):
+    options = ["--python", "/bin/false"]
+    cluster = new_cluster(release, workers=0, options=options, environment=TIMEOUT)
+    assert 2 < cluster.run("python_host.no_python_is_told") < 20
+    call = cluster.start("python_host.collections_are_computed")
+    cluster.add_worker()
+    call.result(60)
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_what_misbehaves_fails_alone(new_cluster, release):
+    cluster = new_cluster(release, environment={"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "10s"})
+    for scenario in ("a_crash_fails_one_graph", "a_hang_fails_one_graph", "an_error_of_the_graph_is_raised"):
+        cluster.run(f"python_host.{scenario}")
+    cluster.check()
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_what_misbehaves_at_a_nanny_fails_alone(new_cluster, release):
+    timeout = {"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "10s"}
+    cluster = new_cluster(release, options=DELEGATED, environment=timeout, nanny=True)
+    for scenario in ("a_hang_fails_one_graph", "an_error_of_the_graph_is_raised"):
+        cluster.run(f"python_host.{scenario}")
+
+
+def test_clients_of_another_release_are_served_by_their_workers(new_cluster):
+    """The scheduler's Python is that of the newest release."""
+    cluster = new_cluster("2026.8.0", workers=1)
+    cluster.add_worker("2022.12.0", nanny=True).wait_until_registered()
+    older = cluster.peer("2022.12.0")
+    older.run("python_host.collections_are_computed", cluster.address)
+    older.run("python_host.functions_are_run", cluster.address)
+    cluster.run("python_host.functions_are_run")
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_host_processes_end_with_the_scheduler(new_cluster, release):
+    cluster = new_cluster(release, workers=0)
+    pid = cluster.run("python_host.pid_of_host")
+    cluster.start("python_host.is_busy_for_ever")
+    os.kill(cluster.scheduler.popen.pid, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the end of the host process")

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::config::PythonHostConfig;
 use super::error::HostError;
@@ -219,33 +220,34 @@ async fn spawn(python: &Path, role: Role) -> std::io::Result<Child> {
         Handle,
         tokio::sync::oneshot::Sender<std::io::Result<Child>>,
     );
-    static SPAWNER: Mutex<Option<std::sync::mpsc::Sender<Job>>> = Mutex::new(None);
-    let (answer, spawned) = tokio::sync::oneshot::channel();
-    {
+    static SPAWNER: Mutex<Option<mpsc::Sender<Job>>> = Mutex::new(None);
+    let jobs = {
         let mut spawner = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs = match &*spawner {
-            Some(jobs) => jobs,
+        match &*spawner {
+            Some(jobs) => jobs.clone(),
             None => {
-                let (jobs, queue) = std::sync::mpsc::channel::<Job>();
+                let (jobs, mut queue) = mpsc::channel::<Job>(16);
                 std::thread::Builder::new()
                     .name("python-spawner".to_owned())
                     .spawn(move || {
-                        for (python, role, runtime, answer) in queue {
+                        while let Some((python, role, runtime, answer)) = queue.blocking_recv() {
                             let _inside = runtime.enter();
                             let _ = answer.send(command(&python, role).spawn());
                         }
                     })?;
-                spawner.insert(jobs)
+                spawner.insert(jobs).clone()
             }
-        };
-        jobs.send((
-            python.as_os_str().to_owned(),
-            role,
-            Handle::current(),
-            answer,
-        ))
-        .map_err(|_| std::io::Error::other("the spawning thread is gone"))?;
-    }
+        }
+    };
+    let (answer, spawned) = tokio::sync::oneshot::channel();
+    jobs.send((
+        python.as_os_str().to_owned(),
+        role,
+        Handle::current(),
+        answer,
+    ))
+    .await
+    .map_err(|_| std::io::Error::other("the spawning thread is gone"))?;
     spawned
         .await
         .map_err(|_| std::io::Error::other("the spawning thread is gone"))?

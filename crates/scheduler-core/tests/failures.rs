@@ -104,6 +104,19 @@ fn a_client_can_have_failed_tasks_run_again() {
 }
 
 #[test]
+fn retrying_a_result_computes_it_anew() {
+    let mut env = TestEnv::cluster(&[1]);
+    env.submit(vec![task("x", &[])], &["x"]);
+    env.finish(0, "x");
+    env.forget_effects();
+    retry(&mut env, &["x"]);
+    assert_eq!(env.state("x"), TaskState::Processing);
+    env.forget_effects();
+    env.finish(0, "x");
+    env.expect(&["c0: memory x"]);
+}
+
+#[test]
 fn retrying_one_of_two_failures_tells_of_the_other() {
     let mut env = TestEnv::cluster(&[2]);
     env.submit(

@@ -161,13 +161,21 @@ impl Scheduler {
         self.run_recommendations();
     }
 
-    /// Runs failed tasks again, beginning with those whose dependencies did not fail.
+    /// Runs failed tasks again, beginning with those whose dependencies did not fail. A result that
+    /// was asked for by name is computed anew: the client has set its future back and waits for news.
     pub(super) fn retry_keys(&mut self, keys: &[Key]) {
         let mut stack: Vec<TaskId> = keys.iter().filter_map(|k| self.tasks.id(k)).collect();
         let mut seen = OrderedIdSet::<TaskId>::default();
         let mut roots = Vec::new();
         while let Some(id) = stack.pop() {
-            if !seen.insert(id) || self.tasks[id].state != TaskState::Erred {
+            if !seen.insert(id) {
+                continue;
+            }
+            let task = &self.tasks[id];
+            if task.state == TaskState::Memory && task.run_spec.is_some() {
+                roots.push(id);
+            }
+            if task.state != TaskState::Erred {
                 continue;
             }
             let before = stack.len();

@@ -178,6 +178,8 @@ pub fn start(
     workers: Arc<WorkerTable>,
     observers: ObserverSender,
 ) -> std::io::Result<CoreHandle> {
+    // Sessions hold themselves back (`CoreHandle::ready`); a bound here could dead-lock them.
+    #[allow(clippy::disallowed_methods)]
     let (queue, commands) = mpsc::channel();
     let backlog = Arc::<Backlog>::default();
     let handle = CoreHandle {

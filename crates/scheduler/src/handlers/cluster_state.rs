@@ -263,13 +263,7 @@ impl Dump<'_> {
             ("server_id", (&info.server_id).into()),
             ("services", live(&|w| w.services.clone())),
             ("status", worker.status().as_str().into()),
-            (
-                "task_prefix_count",
-                worker
-                    .task_prefix_count()
-                    .map(|(name, n)| (name, n))
-                    .collect(),
-            ),
+            ("task_prefix_count", worker.task_prefix_count().collect()),
             ("time_delay", live(&|w| w.live.lock().time_delay.into())),
             ("used_resources", amounts(worker.used_resources().to_vec())),
         ])

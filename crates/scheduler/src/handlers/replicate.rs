@@ -19,7 +19,7 @@ use crate::workers::WorkerEntry;
 const FREE_KEYS: Release = Release::new(2021, 6, 1);
 
 /// Keys a worker fetches, with their holders.
-type Fetches = Vec<(Key, Vec<Arc<str>>)>;
+pub(crate) type Fetches = Vec<(Key, Vec<Arc<str>>)>;
 
 /// `replicate`.
 pub async fn replicate(context: Arc<Context>, call: Call) -> Reply {
@@ -205,7 +205,7 @@ fn log_rebalance(
 
 /// Has workers fetch copies; the keys that each could not get. A worker that cannot be asked got
 /// nothing.
-async fn gather_on_workers(
+pub(crate) async fn gather_on_workers(
     context: &Arc<Context>,
     fetches: Vec<(Arc<str>, Fetches)>,
 ) -> Result<HashMap<Arc<str>, HashSet<Key>>, RpcError> {

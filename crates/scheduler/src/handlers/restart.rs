@@ -75,6 +75,34 @@ pub async fn restart_everything(context: &Arc<Context>, restart: Restart) -> Res
     restart_processes(context, restart).await.map(drop)
 }
 
+/// `restart` on a client's stream (≤ 2022.7.0): the clients are told when it is done, not before.
+///
+/// # Errors
+/// As [`restart_everything`].
+pub async fn restart_then_tell(context: &Arc<Context>, restart: Restart) -> Result<(), RpcError> {
+    let stimulus_id = Arc::clone(&restart.stimulus_id);
+    let cause = Arc::clone(&stimulus_id);
+    let release = move |state: &oxidask_scheduler_core::Scheduler| -> Vec<Event> {
+        let of =
+            |client: oxidask_scheduler_core::views::ClientView<'_>| Event::ClientReleasesKeys {
+                client: client.id(),
+                keys: client.wants_what().map(|task| task.key().clone()).collect(),
+                stimulus_id: Arc::clone(&cause),
+            };
+        state.clients().map(of).collect()
+    };
+    // Nothing is to be computed again on the workers that come.
+    let released = context.core.query(release).await?;
+    context.core.apply(released).await?;
+    let outcome = restart_processes(context, restart).await;
+    let told = vec![Event::Restart { stimulus_id }];
+    context.core.apply(told).await?;
+    for extension in &context.extensions {
+        extension.restarted(context);
+    }
+    outcome.map(drop)
+}
+
 /// `restart_workers`: only the processes; tasks are computed again where needed.
 pub async fn restart_workers(context: Arc<Context>, call: Call) -> Reply {
     let restart = Restart::from_call(&call)?;

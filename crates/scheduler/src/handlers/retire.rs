@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::policy::{Retirement, WorkersToClose};
+use oxidask_scheduler_core::worker::WorkerStatus;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
@@ -17,6 +18,8 @@ use crate::workers::WorkerEntry;
 
 /// Between two looks at the progress.
 const POLL: Duration = Duration::from_millis(20);
+/// First release whose workers are told of their status.
+const STATUS_CHANGE: Release = Release::new(2022, 2, 0);
 /// First release whose callers want a map when there is nothing to retire.
 const EMPTY_MAP: Release = Release::new(2021, 9, 0);
 
@@ -163,6 +166,15 @@ async fn track(
             Some(Retirement::InProgress) => tokio::time::sleep(POLL).await,
             Some(Retirement::NoRecipients) => {
                 tracing::warn!(target: "distributed.scheduler", "Could not retire worker '{}': unique data could not be moved to any other worker (stimulus_id='{stimulus_id}')", worker.info.address);
+                if worker.release < STATUS_CHANGE {
+                    // It was never told to leave, so it will not say that it stays.
+                    let event = Event::WorkerStatusChanged {
+                        worker: id,
+                        status: WorkerStatus::Running,
+                        stimulus_id,
+                    };
+                    context.core.apply(vec![event]).await?;
+                }
                 return Ok(false);
             }
             Some(Retirement::Done) | None => break,

@@ -20,7 +20,7 @@ use super::{Pace, release_of, stimulus};
 use crate::clients::{ClientConnection, ClientEntry};
 use crate::context::Context;
 use crate::graph_intake;
-use crate::handlers::restart::{Restart, restart_everything};
+use crate::handlers::restart::{Restart, restart_then_tell};
 use crate::outbox::{OutboxReader, Outgoing};
 use crate::rpc::{self, Call, StreamPeer};
 use crate::versions;
@@ -219,7 +219,7 @@ fn restart(context: &Arc<Context>, timeout: Option<f64>) {
             raise: true,
             stimulus_id: stimulus("restart"),
         };
-        if let Err(error) = restart_everything(&context, restart).await {
+        if let Err(error) = restart_then_tell(&context, restart).await {
             tracing::error!("restart: {error}");
         }
     });

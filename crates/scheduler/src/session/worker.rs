@@ -17,6 +17,7 @@ use oxidask_wire::message::worker::ToWorker;
 
 use super::{Pace, stimulus};
 use crate::context::Context;
+use crate::handlers::replicate::gather_on_workers;
 use crate::outbox::{OutboxReader, Outgoing};
 use crate::rpc::{self, Call, StreamPeer};
 use crate::workers::WorkerEntry;
@@ -43,7 +44,12 @@ pub async fn run(context: Arc<Context>, call: Call, mut reader: Reader, mut writ
     let reply = register::reply(&context, &worker);
     if writer.send(&Message::from_value(&reply)).await.is_ok() {
         tracing::info!(target: "distributed.scheduler", "Starting worker compute stream, {}", worker.info.address);
-        let mut writing = tokio::spawn(write(Arc::clone(&worker), writer, queue));
+        let mut writing = tokio::spawn(write(
+            Arc::clone(&context),
+            Arc::clone(&worker),
+            writer,
+            queue,
+        ));
         tokio::select! {
             () = read(&context, &worker, &mut reader) => {}
             _ = &mut writing => {}
@@ -118,13 +124,20 @@ async fn handle(
 }
 
 /// Writes what is queued until told to close or the connection breaks.
-async fn write(worker: Arc<WorkerEntry>, mut writer: Writer, mut queue: OutboxReader<WorkerMsg>) {
+async fn write(
+    context: Arc<Context>,
+    worker: Arc<WorkerEntry>,
+    mut writer: Writer,
+    mut queue: OutboxReader<WorkerMsg>,
+) {
     let dialect = Dialect::for_release(&worker.release);
     let mut pace = Pace::default();
     while let Some(first) = queue.next().await {
         pace.turn().await;
+        fetch_for(&context, &worker, &dialect, &first);
         let mut closing = feed(&dialect, &mut writer, first);
         while !closing && let Some(more) = queue.try_next() {
+            fetch_for(&context, &worker, &dialect, &more);
             closing = feed(&dialect, &mut writer, more);
         }
         if let Err(error) = writer.flush().await {
@@ -137,6 +150,31 @@ async fn write(worker: Arc<WorkerEntry>, mut writer: Writer, mut queue: OutboxRe
             tokio::time::sleep(LINGER).await;
             let _ = writer.shutdown().await;
             return;
+        }
+    }
+}
+
+/// Workers up to 2021.09.1 do not know `acquire-replicas`: they are asked to fetch by RPC.
+fn fetch_for(
+    context: &Arc<Context>,
+    worker: &Arc<WorkerEntry>,
+    dialect: &Dialect,
+    item: &Outgoing<WorkerMsg>,
+) {
+    if dialect.has_acquire_replicas() {
+        return;
+    }
+    let Outgoing::Core(effects) = item else {
+        return;
+    };
+    for effect in effects {
+        if let WorkerMsg::AcquireReplicas { who_has, .. } = effect {
+            let fetches = vec![(Arc::clone(&worker.info.address), who_has.clone())];
+            let context = Arc::clone(context);
+            tokio::spawn(async move {
+                // What could not be fetched is asked for again by the memory manager.
+                let _ = gather_on_workers(&context, fetches).await;
+            });
         }
     }
 }

@@ -57,7 +57,7 @@ def test_a_graph_waits_for_a_peer_as_long_as_it_is_told(new_cluster, release):
 
 @pytest.mark.parametrize("release", ["2026.8.0"])
 def test_what_misbehaves_fails_alone(new_cluster, release):
-    cluster = new_cluster(release, environment={"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "10s"})
+    cluster = new_cluster(release, environment={"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "30s"})
     for scenario in ("a_crash_fails_one_graph", "a_hang_fails_one_graph", "an_error_of_the_graph_is_raised"):
         cluster.run(f"python_host.{scenario}")
     cluster.check()
@@ -65,7 +65,7 @@ def test_what_misbehaves_fails_alone(new_cluster, release):
 
 @pytest.mark.parametrize("release", ["2026.8.0"])
 def test_what_misbehaves_at_a_nanny_fails_alone(new_cluster, release):
-    timeout = {"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "10s"}
+    timeout = {"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "30s"}
     cluster = new_cluster(release, options=DELEGATED, environment=timeout, nanny=True)
     for scenario in ("a_hang_fails_one_graph", "an_error_of_the_graph_is_raised"):
         cluster.run(f"python_host.{scenario}")

@@ -241,7 +241,7 @@ def a_hang_fails_one_graph(client):
     hanging = client.compute(trapped("__import__('time').sleep(3600)"))
     assert len(trapped("0").compute()) == 60
     try:
-        hanging.result(timeout=60)
+        hanging.result(timeout=50)
     except RuntimeError as error:
         assert "oxidask.python-host.timeout" in str(error), error
     else:

@@ -118,7 +118,7 @@ async fn a_hanging_graph_is_ended_and_holds_up_nobody() {
     };
     let host = PythonHost::new(
         PythonHostConfig {
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(40),
             ..release.local()
         },
         None,
@@ -130,7 +130,7 @@ async fn a_hanging_graph_is_ended_and_holds_up_nobody() {
         (host.expand(&good.request).await, started.elapsed())
     });
     assert!(matches!(hung, Err(HostError::TimedOut { .. })), "{hung:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(40), "{took:?}");
     good.check(&served.unwrap());
     good.check(&host.expand(&good.request).await.unwrap());
 }

@@ -515,10 +515,10 @@ impl Sim {
             c.expect(&wanted);
         }
         self.submitted += 1;
-        self.from_client(client, Event::UpdateGraph(Box::new(update)));
+        self.send_as_client(client, Event::UpdateGraph(Box::new(update)));
     }
 
-    fn from_client(&mut self, client: ClientId, event: Event) {
+    fn send_as_client(&mut self, client: ClientId, event: Event) {
         let peer = Peer::Client(client.0);
         let at = self.network.delivery(Link::Up(peer), self.now);
         self.schedule(at, Occurrence::ToCore(peer, event));
@@ -673,6 +673,6 @@ impl Sim {
                 stimulus_id,
             }
         };
-        self.from_client(client_id, event);
+        self.send_as_client(client_id, event);
     }
 }

@@ -367,12 +367,24 @@ def record(python, out):
 
         try:
             host = "tcp://127.0.0.1:%d"
-            scheduler = start(SCHEDULER, "--host", "127.0.0.1", "--port", str(scheduler_port),
-                              "--dashboard-address", "127.0.0.1:0")
+            scheduler = start(
+                SCHEDULER, "--host", "127.0.0.1", "--port", str(scheduler_port), "--dashboard-address", "127.0.0.1:0"
+            )
             wait_for_port(scheduler_port, scheduler)
-            worker = start(WORKER, host % worker_relay.port, "--no-nanny", "--nthreads", "2",
-                           "--name", "recorded", "--listen-address", host % worker_port,
-                           "--contact-address", host % inward.port, "--no-dashboard")
+            worker = start(
+                WORKER,
+                host % worker_relay.port,
+                "--no-nanny",
+                "--nthreads",
+                "2",
+                "--name",
+                "recorded",
+                "--listen-address",
+                host % worker_port,
+                "--contact-address",
+                host % inward.port,
+                "--no-dashboard",
+            )
             wait_for_port(worker_port, worker)
             with Client(host % client_relay.port) as client:
                 client.wait_for_workers(1)

@@ -10,6 +10,7 @@
 
 mod classic;
 mod modern;
+mod names;
 
 use hashbrown::HashMap;
 use std::borrow::Cow;

@@ -115,8 +115,7 @@ class Comparison:
 
     def function(self, a, b, path):
         self.code(a.__code__, b.__code__, path + ".__code__")
-        for name in ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
-                     "__kwdefaults__", "__dict__"):
+        for name in ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__", "__dict__"):
             self.compare(getattr(a, name), getattr(b, name), f"{path}.{name}")
         self.compare(a.__closure__, b.__closure__, path + ".__closure__")
         for name in names_used(a.__code__):

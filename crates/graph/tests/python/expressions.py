@@ -1,8 +1,8 @@
 """Submissions of distributed >= 2025.4, serialised as its client does it, and their check.
 
-    expressions.py make DIR     writes DIR/<name>.case: pickle of the wanted keys, then the frames
-    expressions.py check DIR    reads DIR/<name>.split as written by the Rust tests, and compares with
-                                what stock's scheduler makes of the same frames
+expressions.py make DIR     writes DIR/<name>.case: pickle of the wanted keys, then the frames
+expressions.py check DIR    reads DIR/<name>.split as written by the Rust tests, and compares with
+                            what stock's scheduler makes of the same frames
 """
 
 import functools
@@ -217,16 +217,42 @@ def submit_self_reference():
 @case
 def submit_atoms():
     return submit(
-        kw, None, True, False, 0, -1, 255, 256, 65536, -(2**31), 2**31, 2**63, -(2**63), 2**200,
-        -(2**70), 1.5, float("inf"), float("nan"), "", "ü\u2028\U0001f600", "x" * 300, b"", b"\x00" * 5,
-        bytearray(b"abc"), 1j, range(3), slice(1, None), Ellipsis, int, Point(1, 2),
+        kw,
+        None,
+        True,
+        False,
+        0,
+        -1,
+        255,
+        256,
+        65536,
+        -(2**31),
+        2**31,
+        2**63,
+        -(2**63),
+        2**200,
+        -(2**70),
+        1.5,
+        float("inf"),
+        float("nan"),
+        "",
+        "ü\u2028\U0001f600",
+        "x" * 300,
+        b"",
+        b"\x00" * 5,
+        bytearray(b"abc"),
+        1j,
+        range(3),
+        slice(1, None),
+        Ellipsis,
+        int,
+        Point(1, 2),
     )
 
 
 @case
 def submit_odd_keys():
     return submit(inc, 1, key=("x", 1, 2.5, ("z",)))
-
 
 
 @case

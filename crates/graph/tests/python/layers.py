@@ -1,10 +1,10 @@
 """Packed graphs of distributed 2022.12.0, and the check of what is made of them.
 
-    layers.py make DIR     writes DIR/<name>.case: the layers, decoded as on a scheduler, as a pickle of
-                           plain values with {"__payload__": i} for serialised objects
-    layers.py check DIR    reads DIR/<name>.packed as written by the Rust tests; every task goes through
-                           the wire as `compute-task` does, is run as a worker runs it, and compared with
-                           what stock's scheduler makes of the layers
+layers.py make DIR     writes DIR/<name>.case: the layers, decoded as on a scheduler, as a pickle of
+                       plain values with {"__payload__": i} for serialised objects
+layers.py check DIR    reads DIR/<name>.packed as written by the Rust tests; every task goes through
+                       the wire as `compute-task` does, is run as a worker runs it, and compared with
+                       what stock's scheduler makes of the layers
 """
 
 import pickle
@@ -268,12 +268,13 @@ def annotated():
 
 @case
 def block_index():
+    layer = Blockwise("out", ("i",), {"out": (lambda i: i, "_0")}, [(BlockIndex((3,)), ("i",))], {})
     layer = Blockwise(
-        "out", ("i",), {"out": (lambda i: i, "_0")}, [(BlockIndex((3,)), ("i",))], {}
-    )
-    layer = Blockwise(
-        output="out", output_indices=("i",), dsk={"out": (tuple, "__dask_blockwise__0")},
-        indices=[(BlockIndex((3,)), ("i",))], numblocks={},
+        output="out",
+        output_indices=("i",),
+        dsk={"out": (tuple, "__dask_blockwise__0")},
+        indices=[(BlockIndex((3,)), ("i",))],
+        numblocks={},
     )
     return HighLevelGraph({"out": layer}, {"out": set()}), [("out", i) for i in range(3)]
 
@@ -323,9 +324,7 @@ def to_plain(x, payloads):
         return {"__Set__": True, "as-list": [to_plain(i, payloads) for i in x]}
     if isinstance(x, dict):
         # Keys of the map may be tuples.
-        return {
-            (tuple(k) if isinstance(k, list) else k): to_plain(v, payloads) for k, v in x.items()
-        }
+        return {(tuple(k) if isinstance(k, list) else k): to_plain(v, payloads) for k, v in x.items()}
     if isinstance(x, (bytearray, memoryview)):
         return bytes(x)
     return x

@@ -128,9 +128,7 @@ def rng(shape, chunks):
 
 for n in (2, 5, 8, 17):
     GRAPHS[f"array_sum_{n}"] = lambda n=n: da.ones((n * 10, n * 10), chunks=10).sum()
-    GRAPHS[f"array_transpose_{n}"] = lambda n=n: (
-        lambda x: (x + x.T).sum(axis=0)
-    )(da.ones((n * 10, n * 10), chunks=10))
+    GRAPHS[f"array_transpose_{n}"] = lambda n=n: (lambda x: (x + x.T).sum(axis=0))(da.ones((n * 10, n * 10), chunks=10))
 
 
 @graph
@@ -378,7 +376,9 @@ def make(path):
     for seed in range(8):
         out = subprocess.run(
             [sys.executable, "-B", __file__, "unmodified", path],
-            env={**os.environ, "PYTHONHASHSEED": str(seed)}, check=True, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            check=True,
+            stdout=subprocess.PIPE,
         )
         by_seed.append(json.loads(out.stdout))
     for i, entry in enumerate(entries):

@@ -161,6 +161,11 @@ impl Page<'_> {
         for (name, help, kind, value) in rows {
             self.one(&format!("scheduler_{name}"), help, kind, value);
         }
+        self.states(metrics);
+    }
+
+    fn states(&mut self, metrics: &Metrics) {
+        use Type::Gauge;
         let workers = metrics.workers;
         let states = [
             ("idle", workers.idle),

@@ -191,7 +191,7 @@ def check_expression(request, expanded):
     expression = deserialize(msgpack.unpackb(request["frames"][0]), list(request["frames"][1:]))
     stock, _ = _materialize_graph(expression, validate=True)
     stock = _cull(stock, set(request["keys"]))
-    assert set(expanded) == set(stock), (set(expanded) ^ set(stock))
+    assert set(expanded) == set(stock), set(expanded) ^ set(stock)
     ours = {}
     for key, (kind, values, dependencies, _) in expanded.items():
         assert kind == 0

@@ -21,9 +21,7 @@ def encode_message(message, serializers=None):
     from distributed.protocol import dumps
 
     if ToPickle is not None:
-        return list(
-            dumps(message, serializers=serializers, context={"compression": None})
-        )
+        return list(dumps(message, serializers=serializers, context={"compression": None}))
     frames = [None]
     frames[0] = msgpack.packb(_inline(message, frames, serializers), use_bin_type=True)
     return frames
@@ -75,9 +73,7 @@ def decode_message(frames):
 
 def failure(error, status="error", serializers=None):
     """(short facts, frames of stock's error message) of the exception being handled."""
-    text = "".join(
-        traceback.format_exception(type(error), error, error.__traceback__)
-    )
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     facts = {
         "status": status,
         "error": "%s: %s" % (type(error).__name__, error),

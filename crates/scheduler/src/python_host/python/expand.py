@@ -72,10 +72,7 @@ def _from_expression(expression):
     graph = expression.__dask_graph__()
     for name, values in expression.__dask_annotations__().items():
         by_type.setdefault(name, {}).update(values)
-    return {
-        key: (_dump_node, node, node.dependencies)
-        for key, node in convert_legacy_graph(graph).items()
-    }, by_type
+    return {key: (_dump_node, node, node.dependencies) for key, node in convert_legacy_graph(graph).items()}, by_type
 
 
 def _from_hlg(graph):
@@ -87,13 +84,10 @@ def _from_hlg(graph):
     by_type = {}
     for layer in graph.layers.values():
         for name, value in (layer.annotations or {}).items():
-            by_type.setdefault(name, {}).update(
-                {key: value(key) if callable(value) else value for key in layer}
-            )
+            by_type.setdefault(name, {}).update({key: value(key) if callable(value) else value for key in layer})
     if convert_legacy_graph is not None and _worker_takes_nodes():
         return {
-            key: (_dump_node, node, node.dependencies)
-            for key, node in convert_legacy_graph(dict(graph)).items()
+            key: (_dump_node, node, node.dependencies) for key, node in convert_legacy_graph(dict(graph)).items()
         }, by_type
     return _legacy(dict(graph)), by_type
 
@@ -288,10 +282,7 @@ def _annotation_sets(tasks, by_type, message_wide):
         return sets, set_of_task, encoded
     known = {}
     for key in tasks:
-        annotations = {
-            name: value(key) if callable(value) else value
-            for name, value in (message_wide or {}).items()
-        }
+        annotations = {name: value(key) if callable(value) else value for name, value in (message_wide or {}).items()}
         for name, values in by_type.items():
             value = values.get(key)
             if value is not None:

@@ -65,9 +65,7 @@ class _Row(_Entity):
         try:
             return self._row()[name]
         except KeyError:
-            raise AttributeError(
-                "the mirror of %s has no %r" % (type(self).__name__, name)
-            ) from None
+            raise AttributeError("the mirror of %s has no %r" % (type(self).__name__, name)) from None
 
 
 class WorkerState(_Row):

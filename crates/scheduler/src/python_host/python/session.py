@@ -22,6 +22,7 @@ from .serve import answer, die_with_parent
 # Seconds that the native scheduler may take for one question.
 PATIENCE = 300
 
+
 class Session:
     """The state of the process."""
 

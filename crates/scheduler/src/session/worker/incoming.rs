@@ -115,20 +115,10 @@ pub(super) fn step(
         FromWorker::WorkerStatusChange {
             status,
             stimulus_id,
-        } => match WorkerStatus::parse(status) {
-            Some(status) => one(Event::WorkerStatusChanged {
-                worker: id,
-                status,
-                stimulus_id: stimulus(stimulus_id, op),
-            }),
-            None => {
-                tracing::warn!(
-                    "worker {} tells an unknown status {status:?}; ignored",
-                    worker.info.address
-                );
-                Ok(Step::Continue)
-            }
-        },
+        } => {
+            events.extend(status_change(worker, status, stimulus(stimulus_id, op)));
+            Ok(Step::Continue)
+        }
         FromWorker::RequestRefreshWhoHas { keys, stimulus_id } => {
             one(Event::RequestRefreshWhoHas {
                 worker: id,
@@ -154,6 +144,19 @@ pub(super) fn step(
             Ok(Step::Extension(item.value()?))
         }
     }
+}
+
+fn status_change(worker: &WorkerEntry, status: &str, stimulus_id: Arc<str>) -> Option<Event> {
+    let Some(status) = WorkerStatus::parse(status) else {
+        let address = &worker.info.address;
+        tracing::warn!("worker {address} tells an unknown status {status:?}; ignored");
+        return None;
+    };
+    Some(Event::WorkerStatusChanged {
+        worker: worker.id,
+        status,
+        stimulus_id,
+    })
 }
 
 fn finished(

@@ -172,7 +172,12 @@ impl Scheduler {
                 continue;
             }
             let task = &self.tasks[id];
-            if task.state == TaskState::Memory && task.run_spec.is_some() {
+            let failed = |d| self.tasks[d].state == TaskState::Erred;
+            if task.state == TaskState::Memory
+                && task.run_spec.is_some()
+                && !task.actor // its state would be lost
+                && !task.dependencies.iter().any(failed)
+            {
                 roots.push(id);
             }
             if task.state != TaskState::Erred {

@@ -32,7 +32,8 @@ impl Faults {
             partitions: 0.5 * intensity,
             slow_links: 0.3 * intensity,
             pauses: 0.5 * intensity,
-            retirements: 0.2 * intensity,
+            // Not yet: the shell's half of a retirement (closing the worker at its end) is not simulated.
+            retirements: 0.0,
             lies: 3.0 * intensity,
             duplicates: 0.01 * intensity,
             cancels: 0.3 * intensity,

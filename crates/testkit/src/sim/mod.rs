@@ -84,7 +84,7 @@ impl Scenario {
             faults: Faults::all(rng.range(0.2, 3.0)),
             turmoil: rng.range(1.0, 8.0),
             latency: 0.002,
-            patience: 600.0,
+            patience: 120.0,
             config: CoreConfig {
                 // Kills are frequent here on purpose; `KilledWorker` has tests of its own.
                 allowed_failures: 10_000,

@@ -8,11 +8,21 @@ use crate::intake::SplitTask;
 
 /// Keeps the tasks that `wanted` needs, directly or through dependencies; their order stays.
 pub fn cull(tasks: &mut Vec<SplitTask>, wanted: &[Key]) {
+    keep_needed(tasks, wanted, |t| &t.key, |t| &t.dependencies);
+}
+
+/// Like [`cull`], for tasks of any kind.
+pub fn keep_needed<T>(
+    tasks: &mut Vec<T>,
+    wanted: &[Key],
+    key: impl Fn(&T) -> &Key,
+    dependencies: impl Fn(&T) -> &[Key],
+) {
     let keep = {
         let index: HashMap<&Key, usize> =
-            tasks.iter().enumerate().map(|(i, t)| (&t.key, i)).collect();
+            tasks.iter().enumerate().map(|(i, t)| (key(t), i)).collect();
         reachable(tasks.len(), &index, wanted, |i| {
-            tasks.get(i).map_or(&[], |t| &t.dependencies)
+            tasks.get(i).map_or(&[], &dependencies)
         })
     };
     let mut flags = keep.into_iter();

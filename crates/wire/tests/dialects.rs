@@ -175,8 +175,39 @@ fn whole_tasks_go_where_the_release_looks_for_them() {
 }
 
 #[test]
+fn tasks_of_several_objects_go_where_the_release_looks_for_them() {
+    let object = Value::from(Arc::new(Payload::pickle_object("object", Vec::new())));
+    let items = Value::array([object, "key".into()]);
+    let function = Bytes::from_static(b"f");
+    let call = RunSpec::Call {
+        function: function.clone(),
+        args: items.clone(),
+        kwargs: Value::Nil,
+    };
+    let task = RunSpec::Task(items.clone());
+    for (text, at_call, at_task) in [
+        ("2021.03.0", &[][..], &["task"][..]),
+        ("2022.6.0", &["run_spec"], &["run_spec"]),
+        ("2022.12.0", &[], &["run_spec"]),
+    ] {
+        let find = |spec: &RunSpec, path: &[&str]| {
+            let batch = compute(&Dialect::for_release(&release(text)), spec, false);
+            let first = batch.as_seq().and_then(|items| items.first()).cloned();
+            path.iter()
+                .try_fold(first?, |value, name| value.get(name).cloned())
+        };
+        let call = find(&call, at_call).expect(text);
+        assert_eq!(call.get("args"), Some(&items), "{text}");
+        assert_eq!(call.get("function"), Some(&function.clone().into()));
+        assert!(call.get("kwargs").is_none_or(Value::is_nil), "{text}");
+        assert_eq!(find(&task, at_task), Some(items.clone()), "{text}");
+    }
+}
+
+#[test]
 fn a_run_spec_of_another_era_is_never_sent() {
     for (text, spec) in [
+        ("2026.8.0", RunSpec::Task("task".into())),
         ("2026.8.0", parts()),
         ("2023.8.0", pickled()),
         ("2.30.1", pickled()),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_scheduler_core::Scheduler;
 use oxidask_wire::message::worker::RunSpec;
@@ -51,22 +52,26 @@ fn error_cause(scheduler: &Scheduler, keys: &[Key]) -> Option<Key> {
 
 /// A run spec as clients of its release read it.
 fn run_spec_value(run_spec: &RunSpec) -> Value {
+    let call = |function: &Bytes, args: Value, kwargs: Value| {
+        let parts = [
+            ("function", function.clone().into()),
+            ("args", args),
+            ("kwargs", kwargs),
+        ];
+        Value::map(parts.into_iter().filter(|(_, part)| !part.is_nil()))
+    };
     match run_spec {
         RunSpec::Parts {
             function,
             args,
             kwargs,
-        } => {
-            let parts = [
-                ("function", Some(function)),
-                ("args", args.as_ref()),
-                ("kwargs", kwargs.as_ref()),
-            ];
-            let given = parts
-                .into_iter()
-                .filter_map(|(name, part)| Some((name, part?)));
-            Value::map(given.map(|(name, part)| (name, part.clone())))
-        }
+        } => call(function, args.clone().into(), kwargs.clone().into()),
+        RunSpec::Call {
+            function,
+            args,
+            kwargs,
+        } => call(function, args.clone(), kwargs.clone()),
+        RunSpec::Task(task) => task.clone(),
         RunSpec::Serialized(payload) => Value::Payload(Arc::clone(payload)),
         RunSpec::Pickled { pickle, buffers } => Payload::pickled(pickle, buffers.clone()).into(),
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_scheduler_core::graph::{NewTask, TaskOptions};
 use oxidask_scheduler_core::opaque::Opaque;
@@ -43,19 +44,16 @@ pub(super) fn expand(message: &mut Value, fields: &Fields) -> Result<Taken, Grap
     Ok(Taken { tasks: made })
 }
 
-/// A dumped task: three pickles, or one serialised object.
+/// A dumped task: function and arguments, or one serialised object.
 pub(super) fn run_spec(key: &Key, dumped: Value) -> Result<RunSpec, GraphError> {
     match dumped {
         Value::Payload(payload) => Ok(RunSpec::Serialized(payload)),
-        map @ Value::Map(_) => {
-            let part = |name: &str| map.get(name).and_then(Value::as_bin).cloned();
-            match (part("function"), map.get("task")) {
-                (Some(function), _) => Ok(RunSpec::Parts {
-                    function,
-                    args: part("args"),
-                    kwargs: part("kwargs"),
-                }),
-                (None, Some(Value::Payload(task))) => Ok(RunSpec::Serialized(Arc::clone(task))),
+        mut map @ Value::Map(_) => {
+            let mut part = |name: &str| map.remove(name).unwrap_or_default();
+            let (args, kwargs, task) = (part("args"), part("kwargs"), part("task"));
+            match (part("function"), task) {
+                (Value::Bin(function), _) => Ok(call(function, args, kwargs)),
+                (_, Value::Payload(task)) => Ok(RunSpec::Serialized(task)),
                 _ => Err(GraphError::Malformed(format!("task {key} has no function"))),
             }
         }
@@ -63,6 +61,22 @@ pub(super) fn run_spec(key: &Key, dumped: Value) -> Result<RunSpec, GraphError> 
             "task {key} is a {}",
             other.type_name()
         ))),
+    }
+}
+
+fn call(function: Bytes, args: Value, kwargs: Value) -> RunSpec {
+    let whole = |part: &Value| matches!(part, Value::Nil | Value::Bin(_));
+    if !(whole(&args) && whole(&kwargs)) {
+        return RunSpec::Call {
+            function,
+            args,
+            kwargs,
+        };
+    }
+    RunSpec::Parts {
+        function,
+        args: args.as_bin().cloned(),
+        kwargs: kwargs.as_bin().cloned(),
     }
 }
 

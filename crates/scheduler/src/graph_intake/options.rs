@@ -23,20 +23,37 @@ pub(super) struct Options {
     made: HashMap<(Vec<usize>, bool), Option<Arc<TaskOptions>>>,
 }
 
+/// What a layer annotates its tasks with.
+pub(super) struct Layer {
+    pub(super) name: String,
+    pub(super) value: Value,
+    pub(super) keys: Vec<Key>,
+}
+
+impl From<Annotation> for Layer {
+    fn from(annotation: Annotation) -> Self {
+        Self {
+            name: annotation.name,
+            value: value_of(annotation.value),
+            keys: annotation.keys,
+        }
+    }
+}
+
 impl Options {
     /// `common` as a map; `layers` win over it.
-    pub(super) fn new(common: &Value, layers: Vec<Annotation>) -> Self {
+    pub(super) fn of_layers(common: &Value, layers: impl IntoIterator<Item = Layer>) -> Self {
         let entries = common.as_map().unwrap_or(&[]).iter();
         let common = entries
             .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), value.clone())))
             .collect();
         let mut by_key: HashMap<Key, Vec<usize>> = HashMap::new();
         let mut values = Vec::new();
-        for (i, annotation) in layers.into_iter().enumerate() {
-            for key in annotation.keys {
+        for (i, layer) in layers.into_iter().enumerate() {
+            for key in layer.keys {
                 by_key.entry(key).or_default().push(i);
             }
-            values.push((annotation.name, value_of(annotation.value)));
+            values.push((layer.name, layer.value));
         }
         Self {
             common,

@@ -12,7 +12,7 @@ use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
-use super::options::Options;
+use super::options::{Layer, Options};
 use super::{GraphError, Taken, order};
 
 /// What the core is given for a graph that was split. Ordered before it is culled, as stock does.
@@ -30,7 +30,7 @@ pub(super) fn taken(
     let order: HashMap<Key, i64> = tasks.iter().map(|t| t.key.clone()).zip(numbers).collect();
     let mut tasks = tasks;
     oxidask_graph::cull::cull(&mut tasks, &fields.keys);
-    let mut options = Options::new(annotations, layers);
+    let mut options = Options::of_layers(annotations, layers.into_iter().map(Layer::from));
     let task = |task: SplitTask| NewTask {
         options: options.of(&task.key, fields),
         order: order.get(&task.key).copied().unwrap_or(0),

@@ -158,6 +158,9 @@ impl Submission {
                         let header = std::iter::once(task.header_bytes());
                         (2, vec![own(header.chain(task.frames()))])
                     }
+                    RunSpec::Call { .. } | RunSpec::Task(_) => {
+                        panic!("Python dumps each task as a whole: {task:?}")
+                    }
                 };
                 let annotations = task
                     .annotations

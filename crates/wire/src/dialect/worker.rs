@@ -1,5 +1,8 @@
 //! Composing the stream operations of workers.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use oxidask_key::Key;
 
 use super::{
@@ -9,6 +12,7 @@ use crate::message::worker::{ComputeTask, RunSpec, ToWorker, WhoHas};
 use crate::message::{Composer, Message};
 use crate::msgpack::Writer;
 use crate::payload::Payload;
+use crate::value::Value;
 
 impl Dialect {
     /// One transport message for a worker of this release. What the release has no operation for is
@@ -280,102 +284,125 @@ impl Dialect {
 
     /// How many fields [`Self::run_spec`] writes.
     fn run_spec_fields(&self, spec: &RunSpec) -> usize {
-        match (self.run_spec, spec) {
-            (RunSpecFields::PartsOrTask, RunSpec::Parts { args, kwargs, .. }) => {
-                1 + usize::from(args.is_some()) + usize::from(kwargs.is_some())
-            }
+        match (self.run_spec, Form::of(spec)) {
+            (RunSpecFields::PartsOrTask, Form::Call(call)) => call.parts().count(),
             (RunSpecFields::All, _) => 4,
             _ => 1,
         }
     }
 
     fn run_spec(&self, c: &mut Composer, spec: &RunSpec) {
-        match (self.run_spec, spec) {
-            (RunSpecFields::PartsOrTask, RunSpec::Serialized(payload)) => {
-                c.out.str("task");
-                self.payload(c, payload);
-            }
-            (
-                RunSpecFields::PartsOrTask,
-                RunSpec::Parts {
-                    function,
-                    args,
-                    kwargs,
-                },
-            ) => {
-                parts(&mut c.out, function, args.as_deref(), kwargs.as_deref());
-            }
-            (
-                RunSpecFields::OneMap,
-                RunSpec::Parts {
-                    function,
-                    args,
-                    kwargs,
-                },
-            ) => {
-                let w = &mut c.out;
-                w.str("run_spec");
-                w.map(1 + usize::from(args.is_some()) + usize::from(kwargs.is_some()));
-                parts(w, function, args.as_deref(), kwargs.as_deref());
-            }
-            (
-                RunSpecFields::All,
-                RunSpec::Parts {
-                    function,
-                    args,
-                    kwargs,
-                },
-            ) => {
-                let w = &mut c.out;
-                w.str("run_spec");
-                w.nil();
-                for (name, part) in [
-                    ("function", Some(function)),
-                    ("args", args.as_ref()),
-                    ("kwargs", kwargs.as_ref()),
-                ] {
-                    w.str(name);
-                    match part {
-                        Some(part) => w.bin(part),
-                        None => w.nil(),
-                    }
-                }
-            }
-            (RunSpecFields::All, RunSpec::Serialized(payload)) => {
-                for name in ["function", "args", "kwargs"] {
-                    c.out.str(name);
-                    c.out.nil();
-                }
+        match (self.run_spec, Form::of(spec)) {
+            (_, Form::Pickled(pickle, buffers)) => {
                 c.out.str("run_spec");
-                self.payload(c, payload);
+                c.payload(&Payload::pickled(pickle, buffers.to_vec()).into());
             }
-            (_, RunSpec::Serialized(payload)) => {
-                c.out.str("run_spec");
-                self.payload(c, payload);
-            }
-            (_, RunSpec::Pickled { pickle, buffers }) => {
-                c.out.str("run_spec");
-                c.payload(&Payload::pickled(pickle, buffers.clone()).into());
-            }
-            (RunSpecFields::Pickle, RunSpec::Parts { .. }) => {
+            (RunSpecFields::Pickle, _) => {
                 // Refused by `accepts`; nil keeps the count of fields right.
                 c.out.str("run_spec");
                 c.out.nil();
             }
+            (RunSpecFields::PartsOrTask, Form::Call(call)) => self.call(c, &call),
+            (RunSpecFields::OneMap, Form::Call(call)) => {
+                c.out.str("run_spec");
+                c.out.map(call.parts().count());
+                self.call(c, &call);
+            }
+            (RunSpecFields::All, Form::Call(call)) => {
+                c.out.str("run_spec");
+                c.out.nil();
+                self.call(c, &call);
+                for (name, part) in call.0 {
+                    if part.is_none() {
+                        c.out.str(name);
+                        c.out.nil();
+                    }
+                }
+            }
+            (fields, Form::Task(task)) => {
+                if fields == RunSpecFields::All {
+                    for name in CALL {
+                        c.out.str(name);
+                        c.out.nil();
+                    }
+                }
+                c.out.str(match fields {
+                    RunSpecFields::PartsOrTask => "task",
+                    _ => "run_spec",
+                });
+                self.part(c, &task);
+            }
+        }
+    }
+
+    fn call(&self, c: &mut Composer, call: &Call<'_>) {
+        for (name, part) in call.parts() {
+            c.out.str(name);
+            self.part(c, part);
+        }
+    }
+
+    fn part(&self, c: &mut Composer, part: &Part<'_>) {
+        match part {
+            Part::Bytes(bytes) => c.out.bin(bytes),
+            Part::Payload(payload) => self.payload(c, payload),
+            Part::Value(value) => c.value(value),
         }
     }
 }
 
-fn parts(w: &mut Writer, function: &[u8], args: Option<&[u8]>, kwargs: Option<&[u8]>) {
-    for (name, part) in [
-        ("function", Some(function)),
-        ("args", args),
-        ("kwargs", kwargs),
-    ] {
-        if let Some(part) = part {
-            w.str(name);
-            w.bin(part);
+/// Names of the parts of a call.
+const CALL: [&str; 3] = ["function", "args", "kwargs"];
+
+/// A run spec as the forms on the wire tell them apart.
+enum Form<'a> {
+    Call(Call<'a>),
+    Task(Part<'a>),
+    Pickled(&'a Bytes, &'a [Bytes]),
+}
+
+/// Function, arguments, keyword arguments; what is absent is not sent, or as nil.
+struct Call<'a>([(&'static str, Option<Part<'a>>); 3]);
+
+enum Part<'a> {
+    Bytes(&'a [u8]),
+    Payload(&'a Arc<Payload>),
+    Value(&'a Value),
+}
+
+impl<'a> Form<'a> {
+    fn of(spec: &'a RunSpec) -> Self {
+        let value = |value: &'a Value| (!value.is_nil()).then_some(Part::Value(value));
+        let call = |function: &'a Bytes, args, kwargs| {
+            let [first, second, third] = CALL;
+            let function = Some(Part::Bytes(function));
+            Self::Call(Call([(first, function), (second, args), (third, kwargs)]))
+        };
+        match spec {
+            RunSpec::Parts {
+                function,
+                args,
+                kwargs,
+            } => {
+                let bytes = |part: &'a Option<Bytes>| part.as_deref().map(Part::Bytes);
+                call(function, bytes(args), bytes(kwargs))
+            }
+            RunSpec::Call {
+                function,
+                args,
+                kwargs,
+            } => call(function, value(args), value(kwargs)),
+            RunSpec::Serialized(payload) => Self::Task(Part::Payload(payload)),
+            RunSpec::Task(task) => Self::Task(Part::Value(task)),
+            RunSpec::Pickled { pickle, buffers } => Self::Pickled(pickle, buffers),
         }
+    }
+}
+
+impl<'a> Call<'a> {
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &Part<'a>)> {
+        let parts = self.0.iter();
+        parts.filter_map(|(name, part)| Some((*name, part.as_ref()?)))
     }
 }
 

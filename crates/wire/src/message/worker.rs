@@ -320,8 +320,20 @@ pub enum RunSpec {
         /// Pickled dict; absent when there are none.
         kwargs: Option<Bytes>,
     },
+    /// A pickled function and arguments of which some are serialised objects of their own, put
+    /// together by the worker (≤ 2023.8.0).
+    Call {
+        /// Pickled callable.
+        function: Bytes,
+        /// An array, or the bytes of a pickle.
+        args: Value,
+        /// A map, or the bytes of a pickle; nil when there are none.
+        kwargs: Value,
+    },
     /// A whole task as one serialised object (≤ 2023.8.0).
     Serialized(Arc<Payload>),
+    /// A whole task that the worker puts together from serialised objects and keys (≤ 2023.8.0).
+    Task(Value),
     /// A pickle with its out-of-band buffers (≥ 2023.8.1): a triple up to 2024.10.0, a
     /// `dask._task_spec.GraphNode` since 2024.11.0.
     Pickled {

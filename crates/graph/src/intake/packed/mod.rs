@@ -178,9 +178,6 @@ impl<P: Clone> Expansion<P> {
             (Some("dask.layers"), "DataFrameTreeReduction") => {
                 reduction::expand(state, &mut added)?;
             }
-            (Some("dask.layers"), "ArrayOverlapLayer") => {
-                return Err(Stop::python("layer ArrayOverlapLayer"));
-            }
             // Classes without a packing of their own.
             (Some(module), name) => {
                 let plain = state.field("dsk").is_some()

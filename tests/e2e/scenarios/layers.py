@@ -1,4 +1,4 @@
-"""Layers of 2022.12.0 that the scheduler expands, and what they are annotated with. Called by test_without_python.py."""
+"""Layers of 2022.12.0 that the scheduler expands, and their annotations. Called by test_without_python.py."""
 
 import dask
 import dask.array as da

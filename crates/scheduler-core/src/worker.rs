@@ -67,6 +67,10 @@ impl WorkerStatus {
 
     /// Reads stock's spelling.
     pub fn parse(s: &str) -> Option<Self> {
+        // What a worker that registers calls itself in some releases before 2022.2.0.
+        if matches!(s, "undefined" | "created" | "starting") {
+            return Some(Self::Init);
+        }
         [
             Self::Init,
             Self::Running,
@@ -168,5 +172,23 @@ impl MemoryState {
             M::UnmanagedOld => self.unmanaged_old,
             M::UnmanagedRecent => self.unmanaged_recent(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WorkerStatus;
+
+    #[test]
+    fn statuses_before_the_first_are_read_as_init() {
+        for name in ["undefined", "created", "starting", "init"] {
+            assert_eq!(
+                WorkerStatus::parse(name),
+                Some(WorkerStatus::Init),
+                "{name}"
+            );
+        }
+        assert_eq!(WorkerStatus::parse("running"), Some(WorkerStatus::Running));
+        assert_eq!(WorkerStatus::parse("sleeping"), None);
     }
 }

@@ -5,6 +5,7 @@
 //! To add a metric: a field in `source.rs`, a line in `metrics.rs`, its value in `live.rs`.
 
 mod api;
+mod connection;
 mod html;
 mod json;
 mod listen;
@@ -15,6 +16,7 @@ mod routes;
 mod source;
 mod ticks;
 
+pub use connection::{serve_connection, with_websockets};
 pub use listen::{BindError, HttpListener, bind, dashboard_link, serve};
 pub use live::Live;
 pub use metrics::render as render_metrics;

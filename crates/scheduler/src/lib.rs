@@ -28,6 +28,7 @@ pub mod plugins;
 pub mod python_host;
 pub mod releases;
 pub mod rpc;
+pub mod security;
 pub mod session;
 pub mod settings;
 pub mod startup;

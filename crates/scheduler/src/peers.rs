@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxidask_wire::connection::{ConnectOptions, Connection};
+use oxidask_wire::connection::{ConnectOptions, Connection, Security};
 use oxidask_wire::error::{ConnectError, ReadError, WriteError};
 use oxidask_wire::message::Message;
 use oxidask_wire::release::{Generation, Release};
@@ -35,6 +35,9 @@ pub enum PeerError {
         /// Why.
         source: ConnectError,
     },
+    /// No connection, and never will be: certificates, mostly. Stock says so at once, too.
+    #[error("{0}")]
+    Refused(ConnectError),
     /// The connection broke while we wrote.
     #[error("{address}: {source}")]
     Write {
@@ -70,7 +73,7 @@ impl From<PeerError> for RpcError {
             PeerError::Remote(map) => Self::Forward(map),
             PeerError::Timeout { .. } => Self::timeout(error.to_string()),
             PeerError::Connect { .. } => Self::os_error(error.to_string()),
-            PeerError::Write { .. } | PeerError::Read { .. } => {
+            PeerError::Write { .. } | PeerError::Read { .. } | PeerError::Refused(_) => {
                 Self::comm_closed(error.to_string())
             }
         }
@@ -83,6 +86,7 @@ pub struct PeerPool {
     open: Arc<Semaphore>,
     workers: Arc<WorkerTable>,
     connect_timeout: Duration,
+    security: Security,
 }
 
 struct Idle {
@@ -103,12 +107,13 @@ pub struct PeerConnection {
 
 impl PeerPool {
     /// An empty pool. `connect_timeout`: `comm.timeouts.connect`.
-    pub fn new(workers: Arc<WorkerTable>, connect_timeout: Duration) -> Self {
+    pub fn new(workers: Arc<WorkerTable>, connect_timeout: Duration, security: Security) -> Self {
         Self {
             idle: Arc::default(),
             open: Arc::new(Semaphore::new(MAX_OPEN)),
             workers,
             connect_timeout,
+            security,
         }
     }
 
@@ -201,11 +206,16 @@ impl PeerPool {
         let options = ConnectOptions {
             generation: Generation::of(&release),
             timeout: self.connect_timeout,
+            security: self.security.clone(),
             ..ConnectOptions::default()
         };
         let connection = Connection::connect(address, &options).await;
         let connection = connection.map_err(|source| {
             tracing::debug!("{source}");
+            if source.is_final() {
+                tracing::warn!(target: "distributed.comm.tcp", "{source}");
+                return PeerError::Refused(source);
+            }
             PeerError::Connect {
                 address: address.into(),
                 timeout: self.connect_timeout,

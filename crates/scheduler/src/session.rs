@@ -8,11 +8,13 @@ mod requests;
 mod status;
 pub mod worker;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oxidask_scheduler_core::ids::Timestamp;
+use oxidask_wire::connection::Scheme;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
@@ -56,11 +58,24 @@ fn release_of(versions: &Value) -> Release {
         .unwrap_or(Release::NEWEST)
 }
 
-/// Who asks on a connection from `peer`. The release is that of a registered peer on the same host.
-fn caller(context: &Context, peer: SocketAddr) -> Arc<Caller> {
-    let ip = peer.ip();
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    scheme: Scheme,
+    peer: SocketAddr,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.peer)
+    }
+}
+
+/// Who asks on a connection. The release is that of a registered peer on the same host.
+fn caller(context: &Context, origin: Origin) -> Arc<Caller> {
+    let ip = origin.peer.ip();
     Arc::new(Caller {
-        address: format!("tcp://{peer}").into(),
+        address: origin.to_string().into(),
         ip: Some(ip),
         release: context.releases.of(ip),
     })

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 
 use oxidask_cli::{Outcome, SchedulerArgs, UsageError, parse_scheduler};
 use oxidask_config::{Config, Env};
-use oxidask_wire::connection::SocketOptions;
+use oxidask_wire::connection::{Scheme, Security, SocketOptions};
 use oxidask_wire::release::Generation;
 use tokio::net::TcpListener;
 
@@ -27,6 +27,7 @@ use crate::plugins::PluginStore;
 use crate::python_host::PythonService;
 use crate::releases::Releases;
 use crate::rpc::RpcTable;
+use crate::security::{self, SecurityError};
 use crate::settings::{Settings, accept_policy, core_config};
 use crate::status_feed::StatusFeed;
 use crate::workers::WorkerTable;
@@ -43,6 +44,9 @@ pub enum StartError {
     /// The address makes no sense, or its protocol is not spoken.
     #[error(transparent)]
     Address(#[from] address::AddressError),
+    /// The certificates are missing or unusable.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The port cannot be listened on.
     #[error("cannot listen on {address}: {source}; {hint}")]
     Listen {
@@ -53,6 +57,12 @@ pub enum StartError {
         /// What to do.
         hint: &'static str,
     },
+    /// HTTPS on a port of WebSocket connections that are not encrypted.
+    #[error(
+        "the dashboard and the scheduler share port {0}, and only the dashboard has a certificate; use --protocol wss, \
+         or another --dashboard-address"
+    )]
+    SharedInClear(u16),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}; check the directory and its permissions")]
     File {
@@ -144,9 +154,11 @@ pub struct Running {
 /// # Errors
 /// When an address cannot be listened on, or the core thread cannot be started.
 pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
-    let (tcp, address) = listen(args, &config).await?;
-    let older = older_port(&tcp, &config)?;
-    let http = http::bind(&args.dashboard_address, &config).await?;
+    let security = security::of_comms(args, &config)?;
+    let mut ports = listen(args, &config, &security).await?;
+    let older = ports.first().map(|port| older_port(port, &config));
+    let older = older.transpose()?.flatten();
+    let http = bind_http(args, &config, &mut ports).await?;
     let workers = Arc::<WorkerTable>::default();
     let (sender, observed) = observers::channel();
     let core = core_thread::start(core_config(&config), Arc::clone(&workers), sender)?;
@@ -161,7 +173,11 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     for extension in &extensions.all {
         Arc::clone(extension).register(&mut rpc);
     }
-    let peers = PeerPool::new(Arc::clone(&workers), settings.connect_timeout);
+    let peers = PeerPool::new(
+        Arc::clone(&workers),
+        settings.connect_timeout,
+        security.clone(),
+    );
     let context = Arc::new(Context {
         core,
         peers,
@@ -182,7 +198,9 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         status_feed: StatusFeed::default(),
         identity: Identity {
             id: format!("Scheduler-{}", uuid::Uuid::new_v4()),
-            address: address.into(),
+            address: ports
+                .first()
+                .map_or_else(Arc::default, |port| port.contact.clone()),
             dashboard_port: Some(http.port),
             started: clock::now(),
         },
@@ -191,7 +209,9 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         shutdown: Shutdown::default(),
     });
     tracing::info!(target: "distributed.scheduler", "State start");
-    tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", context.identity.address);
+    for port in &ports {
+        tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", port.contact);
+    }
     announce_dashboard(&context, &http);
     for extension in &context.extensions {
         extension.started(&context);
@@ -204,24 +224,30 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         ),
     };
     let mut tasks = tokio::task::JoinSet::new();
+    let pages = pages(&context, args, &mut tasks);
     // With a port for older releases, nobody has to guess what a silent peer of the other one is,
     // even if both come from the same address.
     let silent = older.as_ref().map(|_| Generation::M3);
-    if let Some(older) = older {
-        let greeting = Some(Generation::M1);
-        let (context, policy) = (Arc::clone(&context), policy.clone());
-        tasks.spawn(listener::accept(context, older, policy, socket, greeting));
+    let mut opened: Vec<(Port, Option<Generation>)> = Vec::new();
+    opened.extend(older.map(|port| (port, Some(Generation::M1))));
+    opened.extend(ports.into_iter().map(|port| (port, silent)));
+    for (port, silent) in opened {
+        let shared = (port.shared).then(|| pages.clone());
+        let websocket = port.scheme.is_websocket();
+        let reception = listener::Reception {
+            address: port.contact,
+            scheme: port.scheme,
+            tls: security.server().cloned(),
+            router: websocket.then(|| http::with_websockets(shared)),
+            policy: policy.clone(),
+            socket,
+            silent,
+        };
+        tasks.spawn(listener::accept(Arc::clone(&context), port.tcp, reception));
     }
-    tasks.spawn(listener::accept(
-        Arc::clone(&context),
-        tcp,
-        policy,
-        socket,
-        silent,
-    ));
     tasks.spawn(observe(Arc::clone(&context), observed));
     tasks.spawn(watch_idle(Arc::clone(&context)));
-    serve_http(&context, args, http, &mut tasks);
+    tasks.spawn(http::serve(http, pages));
     Ok(Running { context, tasks })
 }
 
@@ -237,20 +263,56 @@ fn announce_dashboard(context: &Context, http: &HttpListener) {
     let host = oxidask_wire::connection::Address::parse(&context.identity.address)
         .map_or_else(|_| String::new(), |address| address.host.to_string());
     let variable = |name: &str| std::env::var(name).ok();
-    let link = http::dashboard_link(&template, &host, http.port, variable).unwrap_or_else(|name| {
+    let scheme = http.scheme();
+    let link = http::dashboard_link(&template, scheme, &host, http.port, variable).unwrap_or_else(|name| {
         tracing::warn!(target: "distributed.scheduler", "distributed.dashboard.link names {name}, which has no value");
         format!(":{}", http.port)
     });
     tracing::info!(target: "distributed.scheduler", "  dashboard at:  {link:>25}");
 }
 
-/// Serves the pages for as long as the scheduler runs.
-fn serve_http(
+/// The dashboard's ports, except one that a WebSocket listener has already: as in stock that one
+/// serves both.
+async fn bind_http(
+    args: &SchedulerArgs,
+    config: &Config,
+    ports: &mut [Port],
+) -> Result<HttpListener, StartError> {
+    let tls = security::of_dashboard(config)?;
+    let mut addresses = args.dashboard_address.clone();
+    let mut shared = None;
+    for port in ports.iter_mut().filter(|port| port.scheme.is_websocket()) {
+        let number = port.tcp.local_addr()?.port();
+        let before = addresses.len();
+        addresses.retain(|address| address.port != number);
+        port.shared = addresses.len() < before;
+        if !port.shared {
+            continue;
+        }
+        shared = Some(number);
+        if port.scheme.is_encrypted() {
+            tracing::warn!(
+                target: "distributed.http",
+                "Dashboard and Scheduler are using the same server on port {number}, defaulting to the \
+                 Scheduler's ssl context. Your dashboard could become inaccessible"
+            );
+        } else if tls.is_some() {
+            return Err(StartError::SharedInClear(number));
+        }
+    }
+    let mut http = http::bind(&addresses, tls).await?;
+    if let Some(shared) = shared {
+        http.port = shared;
+    }
+    Ok(http)
+}
+
+/// The pages, which are kept up to date for as long as the scheduler runs.
+fn pages(
     context: &Arc<Context>,
     args: &SchedulerArgs,
-    listener: HttpListener,
     tasks: &mut tokio::task::JoinSet<()>,
-) {
+) -> axum::Router {
     let pages = http::Pages::from_config(&context.config, &args.dashboard_prefix, args.dashboard);
     let ticks = Arc::<http::Ticks>::default();
     let live = Arc::new(http::Live::new(Arc::clone(context), Arc::clone(&ticks)));
@@ -263,15 +325,46 @@ fn serve_http(
         .seconds("distributed.admin.system-monitor.interval");
     let every = clock::seconds(every.unwrap_or(0.5));
     tasks.spawn(async move { ticks.run(every).await });
-    tasks.spawn(http::serve(listener, router));
+    router
 }
 
-/// Opens the first port that is free among those asked for; the address peers are told.
+/// A port that is listened on for comms.
+struct Port {
+    tcp: TcpListener,
+    scheme: Scheme,
+    /// The address peers are told.
+    contact: Arc<str>,
+    /// Whether the dashboard is here, too.
+    shared: bool,
+}
+
+/// Opens a port for each protocol asked for.
 async fn listen(
     args: &SchedulerArgs,
     config: &Config,
-) -> Result<(TcpListener, String), StartError> {
-    let wanted = ListenAddress::from_args(args, config)?;
+    security: &Security,
+) -> Result<Vec<Port>, StartError> {
+    let mut ports = Vec::new();
+    for (index, wanted) in ListenAddress::from_args(args, config, security)?
+        .iter()
+        .enumerate()
+    {
+        let tcp = open(wanted, config).await?;
+        // What is configured is the address of the scheduler, which is that of the first listener.
+        let configured = (index == 0).then(|| config.str("distributed.scheduler.contact-address"));
+        let contact = wanted.contact(tcp.local_addr()?, configured.flatten());
+        ports.push(Port {
+            tcp,
+            scheme: wanted.scheme,
+            contact: contact.into(),
+            shared: false,
+        });
+    }
+    Ok(ports)
+}
+
+/// Opens the first port that is free among those asked for.
+async fn open(wanted: &ListenAddress, config: &Config) -> Result<TcpListener, StartError> {
     let backlog = config
         .count("distributed.comm.socket-backlog")
         .unwrap_or(2048);
@@ -279,10 +372,7 @@ async fn listen(
     let mut refused = None;
     for address in wanted.candidates().await? {
         match listener::bind(address, backlog) {
-            Ok(tcp) => {
-                let contact = wanted.contact(tcp.local_addr()?, config);
-                return Ok((tcp, contact));
-            }
+            Ok(tcp) => return Ok(tcp),
             Err(source) => refused = Some((address.to_string(), source)),
         }
     }
@@ -307,20 +397,31 @@ async fn listen(
 
 /// `oxidask.comm.older-port`: a second port for releases that wait to be greeted in the older
 /// framing, which nothing tells from those that wait for the newer one.
-fn older_port(tcp: &TcpListener, config: &Config) -> Result<Option<TcpListener>, StartError> {
+fn older_port(first: &Port, config: &Config) -> Result<Option<Port>, StartError> {
     let port = config.count("oxidask.comm.older-port");
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else {
         return Ok(None);
     };
-    let mut address = tcp.local_addr()?;
+    let mut address = first.tcp.local_addr()?;
     address.set_port(port);
-    let listener = listener::bind(address, 2048).map_err(|source| StartError::Listen {
+    let tcp = listener::bind(address, 2048).map_err(|source| StartError::Listen {
         address: address.to_string(),
         source,
         hint: "choose another port with oxidask.comm.older-port",
     })?;
-    tracing::info!(target: "distributed.scheduler", "  Older releases at: {:>19}", listener.local_addr()?);
-    Ok(Some(listener))
+    tracing::info!(target: "distributed.scheduler", "  Older releases at: {:>19}", tcp.local_addr()?);
+    // They have no other transport that needs it.
+    let scheme = if first.scheme.is_encrypted() {
+        Scheme::Tls
+    } else {
+        Scheme::Tcp
+    };
+    Ok(Some(Port {
+        contact: format!("{scheme}://{}", tcp.local_addr()?).into(),
+        scheme,
+        tcp,
+        shared: false,
+    }))
 }
 
 /// Passes on what the core tells nobody in particular.

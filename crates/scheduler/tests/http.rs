@@ -467,7 +467,7 @@ fn links_to_the_dashboard_follow_their_template() {
         ("{NOPE}", Err("NOPE")),
         ("{", Ok("{")),
     ] {
-        let ours = dashboard_link(template, "h", 8787, variable);
+        let ours = dashboard_link(template, "http", "h", 8787, variable);
         assert_eq!(ours.as_deref().map_err(String::as_str), link, "{template}");
     }
 }

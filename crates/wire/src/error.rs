@@ -198,6 +198,31 @@ pub enum ConnectError {
         /// What failed.
         source: ReadError,
     },
+    /// `distributed.comm.require-encryption` is set, and the address is not encrypted. Worded as
+    /// stock does.
+    #[error("encryption required by Dask configuration, refusing communication from/to '{0}'")]
+    NotEncrypted(String),
+    /// The address wants TLS, for which we have no certificate.
+    #[error(
+        "{0} wants TLS, but no certificate is configured (distributed.comm.tls.ca-file and .cert)"
+    )]
+    NoCertificate(String),
+    /// No TLS with the peer: mostly certificates that one side does not accept.
+    #[error("{address}: TLS handshake failed: {source}")]
+    Tls {
+        /// Whom we called.
+        address: String,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The peer does not take WebSocket connections.
+    #[error("{address}: no WebSocket connection: {source}")]
+    WebSocket {
+        /// Whom we called.
+        address: String,
+        /// What failed.
+        source: io::Error,
+    },
     /// The socket failed.
     #[error("{address}: {source}")]
     Io {
@@ -206,6 +231,95 @@ pub enum ConnectError {
         /// What failed.
         source: io::Error,
     },
+}
+
+impl ConnectError {
+    /// Whether trying again would not help, so that stock says at once what is wrong.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::NotEncrypted(_) | Self::NoCertificate(_) | Self::Address(_) => true,
+            // A refusal of rustls; anything else may be a connection that broke.
+            Self::Tls { source, .. } => source.kind() == io::ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+}
+
+/// What of a TLS configuration is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsItem {
+    /// The certificates of the authorities.
+    CaFile,
+    /// Our certificate.
+    Cert,
+    /// Our key.
+    Key,
+}
+
+impl std::fmt::Display for TlsItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CaFile => "ca-file",
+            Self::Cert => "cert",
+            Self::Key => "key",
+        })
+    }
+}
+
+/// Why a TLS configuration is unusable.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read the {item} of TLS, {path}: {source}")]
+    File {
+        /// Which.
+        item: TlsItem,
+        /// Where.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A text is not what it should be.
+    #[error("the {item} of TLS ({name}) is unusable: {detail}")]
+    Malformed {
+        /// Which.
+        item: TlsItem,
+        /// Path, or what it is.
+        name: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A key with a pass phrase.
+    #[error(
+        "the private key of TLS ({name}) is encrypted, and nobody can be asked for its pass phrase; \
+         decrypt it with `openssl pkey -in KEY -out NEW_KEY`"
+    )]
+    EncryptedKey {
+        /// Which text held it.
+        item: TlsItem,
+        /// Path, or what it is.
+        name: String,
+    },
+    /// A key of a kind that is not supported.
+    #[error("the private key of TLS is unusable: {0}")]
+    UnusableKey(String),
+    /// Key and certificate do not belong together.
+    #[error("the private key of TLS does not belong to the certificate")]
+    KeyMismatch,
+    /// No suite that we have.
+    #[error("no cipher of '{list}' is supported; those of TLS 1.2 are {known}")]
+    Ciphers {
+        /// As given.
+        list: String,
+        /// What there is.
+        known: String,
+    },
+    /// The limits leave no version.
+    #[error("the TLS min-version is above the max-version")]
+    NoVersion,
+    /// The library refuses.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(String),
 }
 
 /// Why a handshake is unusable.
@@ -223,7 +337,7 @@ pub enum HandshakeError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// A scheme this build does not speak.
-    #[error("protocol `{scheme}` of address `{address}` is not supported; use tcp://")]
+    #[error("protocol `{scheme}` of address `{address}` is not supported; use tcp, tls, ws or wss")]
     Scheme {
         /// What was asked for.
         scheme: String,

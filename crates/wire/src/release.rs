@@ -113,6 +113,11 @@ impl Generation {
         }
     }
 
+    /// The same over WebSocket, which has no framing of its own and is given the newer one.
+    pub fn over_websocket(self) -> Self {
+        self.max(Self::M2)
+    }
+
     /// Whether payloads are found by path instead of by markers.
     pub fn is_path_based(self) -> bool {
         self < Self::M3

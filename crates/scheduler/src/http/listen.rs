@@ -1,11 +1,23 @@
 //! Opening the dashboard port and serving on it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use oxidask_cli::HostAndPort;
-use oxidask_config::Config;
+use oxidask_wire::connection::TlsServer;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::connection::serve_connection;
+
+/// Connections of HTTPS at the same time.
+const MAX_ENCRYPTED: usize = 1024;
+/// Time for a TLS handshake.
+const TLS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after an error of `accept` (mostly: no file descriptor left).
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Why there is no HTTP server.
 #[derive(Debug, thiserror::Error)]
@@ -20,18 +32,13 @@ pub enum BindError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// HTTPS is configured.
-    #[error(
-        "configuration key distributed.scheduler.dashboard.tls.cert (set by {0}) asks for HTTPS on the dashboard \
-         port, which is not supported yet; unset it"
-    )]
-    Tls(String),
 }
 
 /// Open ports.
 #[derive(Debug)]
 pub struct HttpListener {
     sockets: Vec<TcpListener>,
+    tls: Option<TlsServer>,
     /// The first port.
     pub port: u16,
     /// One line for each port that was taken.
@@ -43,13 +50,13 @@ pub struct HttpListener {
 ///
 /// # Errors
 /// [`BindError`], ready for a person.
-pub async fn bind(addresses: &[HostAndPort], config: &Config) -> Result<HttpListener, BindError> {
-    let certificate = "distributed.scheduler.dashboard.tls.cert";
-    if config.str(certificate).is_some_and(|path| !path.is_empty()) {
-        return Err(BindError::Tls(config.origin(certificate).to_string()));
-    }
+pub async fn bind(
+    addresses: &[HostAndPort],
+    tls: Option<TlsServer>,
+) -> Result<HttpListener, BindError> {
     let mut open = HttpListener {
         sockets: Vec::new(),
+        tls,
         port: 0,
         warnings: Vec::new(),
     };
@@ -85,6 +92,12 @@ pub async fn bind(addresses: &[HostAndPort], config: &Config) -> Result<HttpList
 }
 
 impl HttpListener {
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// Addresses listened on.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
@@ -102,6 +115,7 @@ impl HttpListener {
 /// The name that has no value.
 pub fn dashboard_link(
     template: &str,
+    scheme: &str,
     host: &str,
     port: u16,
     variable: impl Fn(&str) -> Option<String>,
@@ -116,7 +130,7 @@ pub fn dashboard_link(
             continue;
         };
         match name {
-            "scheme" => link.push_str("http"),
+            "scheme" => link.push_str(scheme),
             "host" => link.push_str(host),
             "port" => link.push_str(&port.to_string()),
             name => link.push_str(&variable(name).ok_or_else(|| name.to_owned())?),
@@ -132,11 +146,51 @@ pub async fn serve(listener: HttpListener, router: Router) {
     let mut servers = tokio::task::JoinSet::new();
     for socket in listener.sockets {
         let router = router.clone();
-        servers.spawn(async move { axum::serve(socket, router).await });
+        match listener.tls.clone() {
+            None => servers.spawn(async move { axum::serve(socket, router).await }),
+            Some(tls) => servers.spawn(serve_encrypted(socket, tls, router)),
+        };
     }
     while let Some(ended) = servers.join_next().await {
         if let Ok(Err(error)) = ended {
             tracing::error!("HTTP server ended: {error}");
         }
+    }
+}
+
+/// HTTPS. Its end is the end of the task.
+async fn serve_encrypted(
+    socket: TcpListener,
+    tls: TlsServer,
+    router: Router,
+) -> std::io::Result<()> {
+    let connections = Arc::new(Semaphore::new(MAX_ENCRYPTED));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return Ok(());
+        };
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(target: "distributed.http", "cannot accept a connection: {error}");
+                tokio::time::sleep(BACKOFF).await;
+                continue;
+            }
+        };
+        let (tls, router) = (tls.clone(), router.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    serve_connection(stream, router).await;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(target: "distributed.http", "TLS handshake with {peer} failed: {error}");
+                }
+                Err(_) => {
+                    tracing::debug!(target: "distributed.http", "{peer} did not end its TLS handshake");
+                }
+            }
+            drop(permit);
+        });
     }
 }

@@ -8,7 +8,7 @@ use oxidask_wire::error::ReadError;
 use oxidask_wire::message::Message;
 use oxidask_wire::rpc::Request;
 
-use super::{caller, client, feed, nanny, status, worker};
+use super::{Origin, caller, client, feed, nanny, status, worker};
 use crate::context::Context;
 use crate::rpc::{self, Call, RpcError};
 
@@ -22,16 +22,20 @@ enum Next {
 
 /// Serves an accepted connection until it ends.
 pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAddr) {
+    let origin = Origin {
+        scheme: connection.scheme(),
+        peer,
+    };
     let (mut reader, mut writer) = connection.split();
     loop {
         let message = match reader.read().await {
             Ok(message) => message,
             Err(ReadError::Closed) => return,
             Err(error) if error.is_recoverable() => {
-                tracing::warn!("undecodable message from {peer}: {error}");
+                tracing::warn!("undecodable message from {origin}: {error}");
                 let answer = rpc::error_reply(
                     &RpcError::plain(error.to_string()),
-                    &caller(&context, peer),
+                    &caller(&context, origin),
                     context.settings.max_error_length,
                 );
                 if writer.send(&Message::from_value(&answer)).await.is_err() {
@@ -40,14 +44,14 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
                 continue;
             }
             Err(error) => {
-                tracing::warn!("closing connection from {peer}: {error}");
+                tracing::warn!("closing connection from {origin}: {error}");
                 return;
             }
         };
         let request = match Request::decode(&message) {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!("closing connection from {peer}: not a request: {error}");
+                tracing::warn!("closing connection from {origin}: not a request: {error}");
                 return;
             }
         };
@@ -55,7 +59,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
         if let Some(stream) = takes_over(&request.op)
             && !context.settings.blocked_handlers.contains(&request.op)
         {
-            let call = into_call(request, &context, peer);
+            let call = into_call(request, &context, origin);
             match stream {
                 Stream::Client => client::run(context, call, reader, writer).await,
                 Stream::Worker => worker::run(context, call, reader, writer).await,
@@ -65,7 +69,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
             }
             return;
         }
-        match answer(&context, request, peer, &mut reader, &mut writer).await {
+        match answer(&context, request, origin, &mut reader, &mut writer).await {
             Next::Request => {}
             Next::End => return,
         }
@@ -92,29 +96,29 @@ fn takes_over(op: &str) -> Option<Stream> {
     })
 }
 
-fn into_call(request: Request, context: &Context, peer: SocketAddr) -> Call {
+fn into_call(request: Request, context: &Context, origin: Origin) -> Call {
     Call {
         op: request.op.into(),
         args: request.args,
         serializers: request.serializers,
-        caller: caller(context, peer),
+        caller: caller(context, origin),
     }
 }
 
 async fn answer(
     context: &Arc<Context>,
     request: Request,
-    peer: SocketAddr,
+    origin: Origin,
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Next {
     let (reply, close) = (request.reply, request.close || request.op == "close");
-    let call = into_call(request, context, peer);
+    let call = into_call(request, context, origin);
     let Some(answer) = rpc::answer(context, call, reader).await else {
         return Next::End;
     };
     if reply && let Err(error) = writer.send(&Message::from_value(&answer)).await {
-        tracing::debug!("could not answer {peer}: {error}");
+        tracing::debug!("could not answer {origin}: {error}");
         return Next::End;
     }
     if close { Next::End } else { Next::Request }

@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use oxidask_cli::{PortSpec, SchedulerArgs};
 use oxidask_config::Config;
+use oxidask_wire::connection::{Scheme, Security};
+
+use crate::security::has_tls_options;
 
 /// Stock's port.
 const DEFAULT_PORT: u16 = 8786;
@@ -11,9 +14,28 @@ const DEFAULT_PORT: u16 = 8786;
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// Only TCP is spoken so far.
-    #[error("protocol '{0}' is not supported yet; use tcp")]
+    /// Not spoken here.
+    #[error("protocol '{0}' is not supported; use tcp, tls, ws or wss")]
     Protocol(String),
+    /// TLS without certificates.
+    #[error(
+        "protocol '{0}' needs a certificate: give --tls-ca-file, --tls-cert and --tls-key, or set \
+         distributed.comm.tls.ca-file, distributed.comm.tls.scheduler.cert and .key"
+    )]
+    NoCertificate(Scheme),
+    /// Encryption is required, and the protocol has none. The beginning is worded as in stock.
+    #[error(
+        "encryption required by Dask configuration, refusing communication from/to '{scheme}://{host}'; \
+         use --protocol {instead}"
+    )]
+    NotEncrypted {
+        /// What was asked for.
+        scheme: Scheme,
+        /// Where.
+        host: String,
+        /// The same with encryption.
+        instead: Scheme,
+    },
     /// No such host.
     #[error("--host {host}: {source}; give an address of this machine")]
     Host {
@@ -30,54 +52,80 @@ pub enum AddressError {
     Port(String),
 }
 
-/// What the options say.
+/// What the options say of one listener.
 #[derive(Debug)]
 pub(super) struct ListenAddress {
+    pub(super) scheme: Scheme,
     /// Name or number; empty for all interfaces.
     host: String,
     ports: PortSpec,
 }
 
 impl ListenAddress {
-    pub(super) fn from_args(args: &SchedulerArgs, config: &Config) -> Result<Self, AddressError> {
-        let mut protocol = args.protocol.first().cloned();
-        let mut host = args.host.clone().unwrap_or_default();
-        if let Some((scheme, rest)) = host.clone().split_once("://") {
-            protocol = Some(scheme.to_owned());
-            host = rest.to_owned();
-        }
-        let protocol = protocol
+    /// One for each protocol; lists of protocols, ports and interfaces belong together one by one.
+    pub(super) fn from_args(
+        args: &SchedulerArgs,
+        config: &Config,
+        security: &Security,
+    ) -> Result<Vec<Self>, AddressError> {
+        let listeners = args.protocol.len().max(1);
+        (0..listeners)
+            .map(|index| Self::nth(index, args, config, security))
+            .collect()
+    }
+
+    fn nth(
+        index: usize,
+        args: &SchedulerArgs,
+        config: &Config,
+        security: &Security,
+    ) -> Result<Self, AddressError> {
+        let host = args.host.clone().unwrap_or_default();
+        let (own_scheme, host) = match host.split_once("://") {
+            Some((scheme, rest)) => (Some(scheme.to_owned()), rest.to_owned()),
+            None => (None, host),
+        };
+        // As in stock: a protocol outranks that of the host, and the options of TLS mean TLS.
+        let implied =
+            security.require_encryption() || (args.host.is_none() && has_tls_options(args));
+        let protocol = args
+            .protocol
+            .get(index)
+            .cloned()
+            .or_else(|| implied.then(|| "tls".to_owned()))
+            .or(own_scheme)
             .or_else(|| config.str("distributed.comm.default-scheme"))
             .unwrap_or_else(|| "tcp".to_owned());
-        if protocol != "tcp" {
-            return Err(AddressError::Protocol(protocol));
-        }
+        let name = protocol.strip_suffix("://").unwrap_or(&protocol);
+        let scheme = Scheme::parse(name).ok_or_else(|| AddressError::Protocol(name.to_owned()))?;
+        check_encryption(scheme, &host, security)?;
         let (host, own_port) = split_port(&host)?;
-        let host = match args.interface.first() {
+        let interface = args.interface.get(index).or(args.interface.first());
+        let host = match interface {
             Some(name) if host.is_empty() => interface_address(name)?.to_string(),
             _ => host,
         };
         let ports = match (&args.port, own_port) {
             (_, Some(port)) => PortSpec::List(vec![port]),
-            (Some(ports), None) => ports.clone(),
-            (None, None) => PortSpec::List(vec![DEFAULT_PORT]),
+            (Some(PortSpec::List(ports)), None) => {
+                PortSpec::List(vec![ports.get(index).copied().unwrap_or(0)])
+            }
+            (Some(range), None) => range.clone(),
+            (None, None) if index == 0 => PortSpec::List(vec![DEFAULT_PORT]),
+            (None, None) => PortSpec::List(vec![0]),
         };
-        Ok(Self { host, ports })
+        Ok(Self {
+            scheme,
+            host,
+            ports,
+        })
     }
 
     /// Socket addresses to try in order.
     pub(super) async fn candidates(&self) -> Result<Vec<SocketAddr>, AddressError> {
         let ip = self.ip().await?;
-        let mut candidates: Vec<SocketAddr> = self
-            .ports
-            .candidates()
-            .map(|port| SocketAddr::new(ip, port))
-            .collect();
-        if let PortSpec::List(_) = self.ports {
-            // Several ports belong to as many protocols, of which we speak one.
-            candidates.truncate(1);
-        }
-        Ok(candidates)
+        let ports = self.ports.candidates();
+        Ok(ports.map(|port| SocketAddr::new(ip, port)).collect())
     }
 
     async fn ip(&self) -> Result<IpAddr, AddressError> {
@@ -101,12 +149,12 @@ impl ListenAddress {
 
     /// What peers are told: the configured contact address, else the address listened on; for all
     /// interfaces the one that leads to the outside.
-    pub(super) fn contact(&self, bound: SocketAddr, config: &Config) -> String {
-        if let Some(contact) = config.str("distributed.scheduler.contact-address") {
+    pub(super) fn contact(&self, bound: SocketAddr, configured: Option<String>) -> String {
+        if let Some(contact) = configured {
             return if contact.contains("://") {
                 contact
             } else {
-                format!("tcp://{contact}")
+                format!("{}://{contact}", self.scheme)
             };
         }
         let ip = match bound.ip() {
@@ -118,8 +166,30 @@ impl ListenAddress {
                     .unwrap_or(Ipv6Addr::LOCALHOST.into())
             }
         };
-        format!("tcp://{}", SocketAddr::new(ip, bound.port()))
+        format!("{}://{}", self.scheme, SocketAddr::new(ip, bound.port()))
     }
+}
+
+/// Whether the protocol can be spoken with the certificates there are, and may be.
+fn check_encryption(scheme: Scheme, host: &str, security: &Security) -> Result<(), AddressError> {
+    if scheme.is_encrypted() {
+        return match security.server() {
+            Some(_) => Ok(()),
+            None => Err(AddressError::NoCertificate(scheme)),
+        };
+    }
+    if security.require_encryption() {
+        let instead = match scheme {
+            Scheme::Ws | Scheme::Wss => Scheme::Wss,
+            Scheme::Tcp | Scheme::Tls => Scheme::Tls,
+        };
+        return Err(AddressError::NotEncrypted {
+            scheme,
+            host: host.to_owned(),
+            instead,
+        });
+    }
+    Ok(())
 }
 
 /// The own address from which `target` would be reached. Nothing is sent.

@@ -60,7 +60,11 @@ impl Connection {
         peer: Option<SocketAddr>,
         hint: Option<Generation>,
     ) -> Result<Self, AcceptError> {
+        let info = stream.info();
         let (read, write) = stream.into_halves();
+        // WebSocket messages have one framing (`websocket.rs`).
+        let websocket = info.scheme.is_websocket().then_some(Generation::M3);
+        let hint = websocket.or(hint);
         let mut acceptor = Acceptor {
             reader: Reader::new(read, Generation::M3, policy.limits),
             writer: Writer::new(write, Generation::M3),
@@ -79,6 +83,7 @@ impl Connection {
             generation,
             handshake,
             peer,
+            info,
         })
     }
 }

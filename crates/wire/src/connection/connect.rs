@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::TlsStream;
 
-use super::{Address, Connection, Limits, Reader, SocketOptions, Transport, Writer, configure};
+use super::{
+    Address, Connection, Limits, Reader, Scheme, Security, SocketOptions, Transport, TransportInfo,
+    WebSocket, Writer, configure, tls,
+};
 use crate::error::{ConnectError, WriteError};
 use crate::handshake::Handshake;
 use crate::release::Generation;
@@ -29,6 +33,8 @@ pub struct ConnectOptions {
     pub pickle_protocol: i64,
     /// Extensions we announce to peers of our own.
     pub capabilities: Vec<String>,
+    /// Our certificate, and whose we accept.
+    pub security: Security,
 }
 
 impl Default for ConnectOptions {
@@ -41,6 +47,7 @@ impl Default for ConnectOptions {
             socket: SocketOptions::default(),
             pickle_protocol: 4,
             capabilities: Vec::new(),
+            security: Security::default(),
         }
     }
 }
@@ -49,6 +56,13 @@ impl Connection {
     /// Calls `address` and settles the handshake. We write first, which every listener accepts.
     pub async fn connect(address: &str, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let target = Address::parse(address)?;
+        let security = &options.security;
+        if security.require_encryption() && !target.scheme.is_encrypted() {
+            return Err(ConnectError::NotEncrypted(address.into()));
+        }
+        if target.scheme.is_encrypted() && security.server().is_none() {
+            return Err(ConnectError::NoCertificate(address.into()));
+        }
         let deadline = Instant::now() + options.timeout;
         let timed_out = || ConnectError::Timeout {
             address: address.into(),
@@ -62,7 +76,7 @@ impl Connection {
             let stream = call(&target, options.retry).await.map_err(io)?;
             configure(&stream, &options.socket).map_err(io)?;
             let peer = stream.peer_addr().ok();
-            let mut connection = Self::establish(address, stream, options).await?;
+            let mut connection = dress(address, &target, stream, options).await?;
             connection.peer = peer;
             Ok(connection)
         };
@@ -75,11 +89,16 @@ impl Connection {
         stream: impl Transport,
         options: &ConnectOptions,
     ) -> Result<Self, ConnectError> {
+        let info = stream.info();
         let (read, write) = stream.into_halves();
-        let mut reader = Reader::new(read, options.generation, options.limits);
-        let mut writer = Writer::new(write, options.generation);
+        let mut spoken = options.generation;
+        if info.scheme.is_websocket() {
+            spoken = spoken.over_websocket();
+        }
+        let mut reader = Reader::new(read, spoken, options.limits);
+        let mut writer = Writer::new(write, spoken);
         let mut handshake = None;
-        if options.generation > Generation::M0 {
+        if spoken > Generation::M0 {
             let ours = Handshake::ours(options.pickle_protocol, &options.capabilities);
             writer
                 .send(&ours.to_message())
@@ -114,7 +133,62 @@ impl Connection {
             generation,
             handshake,
             peer: None,
+            info,
         })
+    }
+}
+
+/// Puts what the address asks for on top of TCP, and settles the handshake.
+async fn dress(
+    address: &str,
+    target: &Address,
+    stream: TcpStream,
+    options: &ConnectOptions,
+) -> Result<Connection, ConnectError> {
+    let limits = options.limits;
+    let websocket = |source| ConnectError::WebSocket {
+        address: address.into(),
+        source,
+    };
+    match target.scheme {
+        Scheme::Tcp => Connection::establish(address, stream, options).await,
+        Scheme::Tls => {
+            let stream = encrypt(address, target, stream, &options.security).await?;
+            Connection::establish(address, stream, options).await
+        }
+        Scheme::Ws => {
+            let info = TransportInfo {
+                scheme: Scheme::Ws,
+                certificate: None,
+            };
+            let stream = WebSocket::call(stream, target, info, limits).await;
+            Connection::establish(address, stream.map_err(websocket)?, options).await
+        }
+        Scheme::Wss => {
+            let stream = encrypt(address, target, stream, &options.security).await?;
+            let info = TransportInfo {
+                scheme: Scheme::Wss,
+                certificate: tls::peer_certificate(&stream),
+            };
+            let stream = WebSocket::call(stream, target, info, limits).await;
+            Connection::establish(address, stream.map_err(websocket)?, options).await
+        }
+    }
+}
+
+async fn encrypt(
+    address: &str,
+    target: &Address,
+    stream: TcpStream,
+    security: &Security,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    match security.connect(&target.host, stream).await {
+        Some(Ok(stream)) => Ok(stream),
+        Some(Err(source)) => Err(ConnectError::Tls {
+            address: address.into(),
+            source,
+        }),
+        None => Err(ConnectError::NoCertificate(address.into())),
     }
 }
 

@@ -10,19 +10,28 @@ mod connect;
 mod memory;
 mod reader;
 mod socket;
+pub mod tls;
+mod websocket;
 mod writer;
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use accept::AcceptPolicy;
-pub use address::Address;
+pub use address::{Address, Scheme};
 pub use connect::ConnectOptions;
 pub use memory::PeerMemory;
 pub use reader::Reader;
 pub use socket::{SocketOptions, configure};
+pub use tls::{Security, TlsOptions, TlsServer, TlsVersion};
+pub use websocket::{WebSocket, websocket_answer};
 pub use writer::Writer;
 
 pub use crate::framing::Limits;
@@ -33,10 +42,44 @@ use crate::release::Generation;
 type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
 type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A byte stream that can be read and written by different tasks: TCP now, TLS over it later.
+/// What a transport tells about itself and the other end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransportInfo {
+    /// Which one it is.
+    pub scheme: Scheme,
+    /// The certificate that the other end has shown, and that was accepted.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+/// A byte stream that can be read and written by different tasks: TCP, TLS over it (`tls`), or
+/// WebSocket messages taken for one (`websocket.rs`).
 pub trait Transport: Send + 'static {
+    /// What is known of it.
+    fn info(&self) -> TransportInfo {
+        TransportInfo::default()
+    }
+
     /// Both directions.
     fn into_halves(self) -> (BoxRead, BoxWrite);
+}
+
+/// The reading half of a TLS stream. Stock peers close the socket without a farewell in TLS; our
+/// framing has lengths and notices a message that was cut.
+struct UncleanEnd<R>(R);
+
+impl<R: AsyncRead + Unpin> AsyncRead for UncleanEnd<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf).map(|read| {
+            read.or_else(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Ok(()),
+                _ => Err(error),
+            })
+        })
+    }
 }
 
 impl Transport for TcpStream {
@@ -63,6 +106,7 @@ pub struct Connection {
     generation: Generation,
     handshake: Option<Handshake>,
     peer: Option<SocketAddr>,
+    info: TransportInfo,
 }
 
 impl Connection {
@@ -84,6 +128,16 @@ impl Connection {
     /// The other end.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// The transport it runs on.
+    pub fn scheme(&self) -> Scheme {
+        self.info.scheme
+    }
+
+    /// The certificate that the other end has shown; nothing without TLS.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.info.certificate.as_ref()
     }
 
     /// The next message; see [`Reader::read`].

@@ -9,6 +9,7 @@ use oxidask_scheduler::http::{
     SourceError, TaskPage, TaskRow, WorkerPage, WorkerRow, bind, dashboard_link, render_metrics,
     router, serve,
 };
+use oxidask_scheduler::security::of_dashboard;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -117,9 +118,7 @@ fn pages() -> Pages {
 /// A server with these pages; its port.
 async fn start(pages: Pages) -> u16 {
     let address = parse_dashboard_address("127.0.0.1:0").expect("address");
-    let listener = bind(&address, &Config::defaults())
-        .await
-        .expect("a free port");
+    let listener = bind(&address, None).await.expect("a free port");
     let port = listener.port;
     let (router, problems) = router(Arc::new(MadeUp), &pages);
     assert_eq!(problems, Vec::<String>::new());
@@ -400,13 +399,12 @@ async fn the_sitemap_lists_patterns_as_stock_does() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_replaced_with_a_warning() {
-    let config = Config::defaults();
     let first = bind(
         &[HostAndPort {
             host: "127.0.0.1".to_owned(),
             port: 0,
         }],
-        &config,
+        None,
     )
     .await
     .expect("free");
@@ -416,7 +414,7 @@ async fn a_port_that_is_taken_is_replaced_with_a_warning() {
             host: "127.0.0.1".to_owned(),
             port: first.port,
         }],
-        &config,
+        None,
     )
     .await
     .expect("other");
@@ -427,7 +425,7 @@ async fn a_port_that_is_taken_is_replaced_with_a_warning() {
         port: 0,
     };
     assert!(
-        bind(&[nowhere], &config)
+        bind(&[nowhere], None)
             .await
             .expect_err("not ours")
             .to_string()
@@ -435,8 +433,8 @@ async fn a_port_that_is_taken_is_replaced_with_a_warning() {
     );
 }
 
-#[tokio::test]
-async fn https_is_refused_rather_than_served_in_the_clear() {
+#[test]
+fn a_missing_certificate_is_an_error_rather_than_clear_text() {
     let mut config =
         Config::load(&Env::new([("DASK_ROOT_CONFIG", "/nonexistent")])).expect("valid");
     let certificate = ConfigValue::Str("/cert.pem".to_owned());
@@ -448,8 +446,11 @@ async fn https_is_refused_rather_than_served_in_the_clear() {
             origin,
         )
         .expect("valid");
-    let error = bind(&[], &config).await.expect_err("refused");
-    assert!(error.to_string().contains("dashboard.tls.cert"), "{error}");
+    let error = of_dashboard(&config).expect_err("refused").to_string();
+    assert!(
+        error.contains("dashboard.tls.cert") && error.contains("/cert.pem"),
+        "{error}"
+    );
 }
 
 #[test]

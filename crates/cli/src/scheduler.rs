@@ -269,8 +269,6 @@ impl Raw {
         );
         ineffective(self.show || self.no_show, "--show/--no-show", "deprecated");
         ineffective(self.use_xheaders.is_some(), "--use-xheaders", "deprecated");
-        let preload = self.preload.iter().any(|name| !name.is_empty());
-        ineffective(preload, "--preload", "Python modules are not loaded yet");
         lines
     }
 }

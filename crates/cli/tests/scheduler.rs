@@ -163,7 +163,6 @@ fn each_option_without_effect_warns_once() {
         (&["--jupyter"][..], "--jupyter"),
         (&["--no-show"], "--show/--no-show"),
         (&["--use-xheaders=False"], "--use-xheaders"),
-        (&["--preload", "a", "--preload", "b"], "--preload"),
     ] {
         let warnings = run(words).warnings;
         assert_eq!(warnings.len(), 1, "{words:?}: {warnings:?}");

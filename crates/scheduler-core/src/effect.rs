@@ -44,6 +44,46 @@ pub enum Effect {
     /// A task changed state. Emitted only while transitions are observed
     /// ([`crate::Scheduler::observe_transitions`]): task stream, plugins, mirror.
     Transition(Box<TransitionEffect>),
+    /// Something else that plugins are told. Emitted only while changes are observed
+    /// ([`crate::event::Event::ObserveChanges`]), in order with the transitions.
+    Change(Box<ChangeEffect>),
+}
+
+/// What happened besides transitions.
+#[derive(Clone, Debug)]
+pub enum ChangeEffect {
+    /// A worker is in the state; nothing was assigned to it yet.
+    WorkerAdded {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A client is in the state.
+    ClientAdded {
+        /// Its name.
+        client: Arc<str>,
+    },
+    /// A client is out of the state, and what only it wanted is released.
+    ClientRemoved {
+        /// Its name.
+        client: Arc<str>,
+    },
+    /// A graph is in the state; none of its tasks has changed state yet.
+    GraphUpdated(GraphEffect),
+    /// All tasks were forgotten (`restart`).
+    Restarted,
+}
+
+/// A graph that was taken in.
+#[derive(Clone, Debug)]
+pub struct GraphEffect {
+    /// Name of the client.
+    pub client: Arc<str>,
+    /// What the client wants.
+    pub keys: Vec<Key>,
+    /// All its tasks with their priorities and annotations.
+    pub tasks: Vec<(Key, Option<[f64; 3]>, Option<Opaque>)>,
+    /// Cause.
+    pub stimulus_id: StimulusId,
 }
 
 /// A state change for observers.

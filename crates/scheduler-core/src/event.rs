@@ -299,6 +299,11 @@ pub enum Event {
         /// Whether to emit.
         enabled: bool,
     },
+    /// Emit [`crate::effect::Effect::Change`] from now on, or no longer.
+    ObserveChanges {
+        /// Whether to emit.
+        enabled: bool,
+    },
     /// Forget every task and tell all clients (`restart`). Workers stay registered.
     Restart {
         /// Cause.

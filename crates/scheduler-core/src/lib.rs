@@ -77,6 +77,7 @@ pub struct Scheduler {
     erred_tasks: VecDeque<story::ErredTask>,
     violations: Vec<String>,
     observe: bool,
+    observe_changes: bool,
 
     stealing: policy::stealing::Stealing,
     memory_manager: policy::memory_manager::MemoryManager,
@@ -154,6 +155,7 @@ impl Scheduler {
             erred_tasks: VecDeque::new(),
             violations: Vec::new(),
             observe: false,
+            observe_changes: false,
             stealing: policy::stealing::Stealing::new(config.work_stealing),
             memory_manager: policy::memory_manager::MemoryManager::new(config.amm_start),
             timers: stimuli::Timers::default(),

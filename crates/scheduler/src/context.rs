@@ -9,6 +9,7 @@ use oxidask_wire::value::Value;
 use tokio::sync::watch;
 
 use crate::clients::ClientTable;
+use crate::computations::Computations;
 use crate::core_thread::CoreHandle;
 use crate::extensions::event_log::EventLogExtension;
 use crate::extensions::semaphore::SemaphoreExtension;
@@ -49,6 +50,10 @@ pub struct Context {
     pub recorders: AtomicUsize,
     /// How many want to know of every transition.
     pub transition_observers: parking_lot::Mutex<usize>,
+    /// How many want to know of other changes of the state.
+    pub change_observers: parking_lot::Mutex<usize>,
+    /// What clients computed lately (`Scheduler.computations`).
+    pub computations: Arc<Computations>,
     /// Held (exclusively) while copies are made or moved, (shared) while workers retire.
     pub replica_lock: tokio::sync::RwLock<()>,
     /// Graphs that are being expanded.
@@ -147,6 +152,25 @@ impl Context {
         *observers = observers.saturating_sub(1);
         if *observers == 0 {
             self.core.send(Event::ObserveTransitions { enabled: false });
+        }
+    }
+
+    /// Has workers, clients, graphs and restarts observed from now on, until
+    /// [`Self::unobserve_changes`] was called as often.
+    pub fn observe_changes(&self) {
+        let mut observers = self.change_observers.lock();
+        *observers += 1;
+        if *observers == 1 {
+            self.core.send(Event::ObserveChanges { enabled: true });
+        }
+    }
+
+    /// Takes one [`Self::observe_changes`] back.
+    pub fn unobserve_changes(&self) {
+        let mut observers = self.change_observers.lock();
+        *observers = observers.saturating_sub(1);
+        if *observers == 0 {
+            self.core.send(Event::ObserveChanges { enabled: false });
         }
     }
 

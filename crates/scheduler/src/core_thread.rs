@@ -44,6 +44,7 @@ enum Command {
     AttachWorker(WorkerId, WorkerOutbox),
     AttachClient(ClientId, ClientOutbox),
     DetachClient(ClientId),
+    Settle(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -116,6 +117,11 @@ impl CoreHandle {
         received.await.map_err(|_| CoreStopped)
     }
 
+    /// Shows the state to a closure, between events, without waiting for it.
+    pub fn inspect(&self, look: impl FnOnce(&Scheduler) + Send + 'static) {
+        let _ = self.queue.send(Command::Query(Box::new(look)));
+    }
+
     /// Changes something that is not an event: what is observed or recorded.
     ///
     /// # Errors
@@ -161,6 +167,14 @@ impl CoreHandle {
         let _ = self.queue.send(Command::DetachClient(client));
     }
 
+    /// Resolves when what was queued so far was handled, and observers were told of it.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        let _ = self.queue.send(Command::Settle(done));
+        // An error means that the scheduler ends.
+        let _ = settled.await;
+    }
+
     /// Ends the thread after everything queued so far.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
@@ -191,6 +205,7 @@ pub fn start(
         effects: Effects::new(),
         delivery: Delivery::new(workers, observers),
         applied: Vec::new(),
+        settling: Vec::new(),
         commands,
         backlog,
     };
@@ -207,6 +222,7 @@ struct CoreThread {
     effects: Effects,
     delivery: Delivery,
     applied: Vec<oneshot::Sender<()>>,
+    settling: Vec<oneshot::Sender<()>>,
     commands: mpsc::Receiver<Command>,
     backlog: Arc<Backlog>,
 }
@@ -282,6 +298,7 @@ impl CoreThread {
             Command::Configure(change) => {
                 guarded("a change of settings", || change(&mut self.state));
             }
+            Command::Settle(done) => self.settling.push(done),
             Command::AttachWorker(worker, outbox) => self.delivery.attach_worker(worker, outbox),
             Command::AttachClient(client, outbox) => self.delivery.attach_client(client, outbox),
             Command::DetachClient(client) => self.delivery.detach_client(client),
@@ -306,6 +323,9 @@ impl CoreThread {
 
     fn flush(&mut self) {
         self.delivery.deliver(&mut self.effects);
+        for done in self.settling.drain(..) {
+            self.delivery.settled(done);
+        }
         for done in self.applied.drain(..) {
             let _ = done.send(());
         }

@@ -30,6 +30,7 @@ use oxidask_wire::value::Value;
 
 use crate::clients::ClientEntry;
 use crate::clock;
+use crate::computations::{Computations, GroupNames};
 use crate::context::Context;
 use crate::python_host::HostError;
 use crate::releases::compatibility;
@@ -100,6 +101,8 @@ async fn take_in(
     for extension in &context.extensions {
         extension.graph_updated(context, &fields.keys);
     }
+    let groups = GroupNames::of(taken.tasks.iter().map(|task| &task.key));
+    Computations::note(context, groups, &fields.code, &fields.annotations);
     let update = GraphUpdate {
         client: client.id,
         tasks: taken.tasks,

@@ -10,6 +10,7 @@
 
 pub mod clients;
 pub mod clock;
+pub mod computations;
 pub mod context;
 pub mod core_thread;
 pub mod exceptions;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use oxidask_scheduler_core::effect::{LoggedEvent, TransitionEffect};
-use tokio::sync::mpsc;
+use oxidask_scheduler_core::effect::{ChangeEffect, LoggedEvent, TransitionEffect};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::workers::WorkerEntry;
 
@@ -34,6 +34,12 @@ pub enum Observed {
     },
     /// A task changed state (only while transitions are observed).
     Transition(Box<TransitionEffect>),
+    /// A worker is in the state (only while changes are observed).
+    WorkerAdded(Arc<WorkerEntry>),
+    /// Somebody waits until everything before this was passed on.
+    Settled(oneshot::Sender<()>),
+    /// Something else happened (only while changes are observed).
+    Change(Box<ChangeEffect>),
 }
 
 /// Sending side, owned by the core thread.

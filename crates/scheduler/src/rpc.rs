@@ -150,6 +150,11 @@ impl RpcTable {
         Some(handler(Arc::clone(context), peer, call))
     }
 
+    /// Whether an op is known on streams.
+    pub fn knows_stream(&self, op: &str) -> bool {
+        self.stream_handlers.contains_key(op)
+    }
+
     /// Whether an op can be requested.
     pub fn knows(&self, op: &str) -> bool {
         self.handlers.contains_key(op)

@@ -15,6 +15,7 @@ use oxidask_wire::release::Generation;
 use tokio::net::TcpListener;
 
 use crate::clients::ClientTable;
+use crate::computations::Computations;
 use crate::context::{Context, Identity, Shutdown};
 use crate::extensions::Extensions;
 use crate::handlers::task_stream::TaskStream;
@@ -24,7 +25,7 @@ use crate::nannies::NannyTable;
 use crate::observers::{Observed, ObserverReceiver};
 use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
-use crate::python_host::PythonService;
+use crate::python_host::{HostError, PreloadError, PythonService};
 use crate::releases::Releases;
 use crate::rpc::RpcTable;
 use crate::security::{self, SecurityError};
@@ -74,9 +75,26 @@ pub enum StartError {
     /// The dashboard port cannot be served.
     #[error(transparent)]
     Http(#[from] http::BindError),
+    /// A policy of the memory manager cannot be loaded.
+    #[error("cannot load distributed.scheduler.active-memory-manager.policies: {0}")]
+    Policies(#[source] HostError),
+    /// A preload module keeps it from starting.
+    #[error(transparent)]
+    Preload(#[from] PreloadError),
     /// The operating system refuses.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// As stock's: 2 for a command line that makes no sense, what a preload module asked for, else 1.
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Preload(PreloadError::Usage(_)) => 2,
+            Self::Preload(PreloadError::Exit(status)) => u8::try_from(*status).unwrap_or(1),
+            _ => 1,
+        }
+    }
 }
 
 /// Runs `dask-scheduler` with these words, the program's name first.
@@ -96,7 +114,7 @@ pub fn main(words: &[String]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dask-scheduler: {error}");
-            ExitCode::from(1)
+            ExitCode::from(error.exit_status())
         }
     }
 }
@@ -130,6 +148,11 @@ async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError
     tracing::info!(target: "distributed.scheduler", "{RULE}");
     let running = start(args, config).await?;
     let context = &running.context;
+    if let Err(error) = context.python.preload(&context.config).await {
+        shutdown::close(running, "preload-failed").await;
+        return Err(error.into());
+    }
+    // Whoever waits for the file finds the modules set up.
     let _scheduler_file = match &args.scheduler_file {
         Some(path) => Some(files::write_scheduler_file(path, context).await?),
         None => None,
@@ -193,6 +216,8 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         releases: Releases::new(policy.memory.clone()),
         recorders: AtomicUsize::new(0),
         transition_observers: parking_lot::Mutex::default(),
+        change_observers: parking_lot::Mutex::default(),
+        computations: Arc::new(Computations::new(&config)),
         replica_lock: tokio::sync::RwLock::default(),
         active_graphs: AtomicUsize::new(0),
         status_feed: StatusFeed::default(),
@@ -216,6 +241,9 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     for extension in &context.extensions {
         extension.started(&context);
     }
+    // Before anybody connects, as in stock.
+    let loaded = context.python.load_policies().await;
+    loaded.map_err(StartError::Policies)?;
     let socket = SocketOptions {
         timeout: clock::seconds(
             config
@@ -427,6 +455,7 @@ fn older_port(first: &Port, config: &Config) -> Result<Option<Port>, StartError>
 /// Passes on what the core tells nobody in particular.
 async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
     while let Some(observed) = observed.recv().await {
+        context.python.observed(&observed);
         match observed {
             Observed::Log { topics, event } => {
                 let event = views::logged_event(&topics, event);
@@ -464,6 +493,11 @@ async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
                     extension.transition(&context, &transition);
                 }
             }
+            Observed::Settled(done) => {
+                let _ = done.send(());
+            }
+            // Only the Python host cares.
+            Observed::WorkerAdded(_) | Observed::Change(_) => {}
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct WorkerTable {
 struct Inner {
     last_id: u32,
     by_id: BTreeMap<WorkerId, Arc<WorkerEntry>>,
-    by_address: HashMap<Arc<str>, WorkerId>,
+    by_address: BTreeMap<Arc<str>, WorkerId>,
     by_name: HashMap<Arc<str>, WorkerId>,
 }
 
@@ -158,7 +158,9 @@ impl WorkerTable {
 
     /// All workers in order of registration.
     pub fn all(&self) -> Vec<Arc<WorkerEntry>> {
-        self.inner.read().by_id.values().cloned().collect()
+        let inner = self.inner.read();
+        let ids = inner.by_address.values();
+        ids.filter_map(|id| inner.by_id.get(id).cloned()).collect()
     }
 
     /// How many ever registered.

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use oxidask_key::Key;
 
 use crate::Scheduler;
-use crate::effect::{ClientMsg, Effect, LoggedEvent, PlainValue};
+use crate::effect::{ChangeEffect, ClientMsg, Effect, LoggedEvent, PlainValue};
 use crate::ids::{ClientId, TaskId};
 use crate::sets::OrderedIdSet;
 use crate::task::TaskState;
 
 impl Scheduler {
     pub(super) fn add_client(&mut self, client: ClientId, name: Arc<str>) {
+        let told = Arc::clone(&name);
         self.clients.add(client, name);
+        self.note_change(|_| Some(ChangeEffect::ClientAdded { client: told }));
     }
 
     pub(super) fn remove_client(&mut self, client: ClientId) {
         self.release_all_keys(client);
+        let name = self.clients.get(client).map(|c| Arc::clone(&c.name));
         self.clients.remove(client);
+        self.note_change(|_| Some(ChangeEffect::ClientRemoved { client: name? }));
     }
 
     fn release_all_keys(&mut self, client: ClientId) {
@@ -211,6 +215,7 @@ impl Scheduler {
             self.groups.clear();
         }
         self.erred_tasks.clear();
+        self.note_change(|_| Some(ChangeEffect::Restarted));
         self.tell_all(&ClientMsg::Restart);
     }
 }

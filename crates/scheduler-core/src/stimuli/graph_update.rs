@@ -8,7 +8,7 @@ use std::sync::Arc;
 use oxidask_key::Key;
 
 use crate::Scheduler;
-use crate::effect::{ClientMsg, Effect, LoggedEvent};
+use crate::effect::{ChangeEffect, ClientMsg, Effect, GraphEffect, LoggedEvent};
 use crate::graph::{GraphUpdate, LostDependencies, NewTask, TaskOptions};
 use crate::ids::{ClientId, TaskId};
 use crate::sets::IdSet;
@@ -92,11 +92,33 @@ impl Scheduler {
         for &id in &wanted {
             self.add_interest(update.client, id);
         }
+        self.note_graph(&update, &touched);
         self.recommend_wanted(&wanted);
         self.recommend_blamed(&touched);
         self.run_recommendations();
         self.report_finished(update.client, &touched);
         self.cancel_lost(update.client, lost);
+    }
+
+    fn note_graph(&mut self, update: &GraphUpdate, touched: &[TaskId]) {
+        self.note_change(|this| {
+            let tasks = touched.iter().filter_map(|&id| {
+                let task = this.tasks.get(id)?;
+                let annotations = task.options.as_ref().and_then(|o| o.annotations.as_ref());
+                let priority = task.priority;
+                Some((
+                    task.key.clone(),
+                    priority.is_set().then(|| priority.wire()),
+                    annotations.map(|annotations| annotations.0.clone()),
+                ))
+            });
+            Some(ChangeEffect::GraphUpdated(GraphEffect {
+                client: Arc::clone(&this.clients.get(update.client)?.name),
+                keys: update.keys.clone(),
+                tasks: tasks.collect(),
+                stimulus_id: Arc::clone(&update.stimulus_id),
+            }))
+        });
     }
 
     fn log_graph(&mut self, update: &GraphUpdate, tasks: Option<(usize, usize)>) {

@@ -13,6 +13,7 @@ pub use timers::heartbeat_interval;
 use std::sync::Arc;
 
 use crate::Scheduler;
+use crate::effect::{ChangeEffect, Effect};
 use crate::event::{Event, StimulusId};
 
 impl Scheduler {
@@ -23,6 +24,15 @@ impl Scheduler {
         } else {
             id
         };
+    }
+
+    /// Tells observers, if there are any.
+    pub(crate) fn note_change(&mut self, change: impl FnOnce(&Self) -> Option<ChangeEffect>) {
+        if self.observe_changes
+            && let Some(change) = change(self)
+        {
+            self.out.push(Effect::Change(Box::new(change)));
+        }
     }
 
     pub(crate) fn own_stimulus(&mut self, prefix: &str) {
@@ -85,6 +95,7 @@ impl Scheduler {
                 self.update_data(&data, client);
             }
             Event::ObserveTransitions { enabled } => self.observe = enabled,
+            Event::ObserveChanges { enabled } => self.observe_changes = enabled,
             Event::CheckIdle { busy } => self.check_idle(busy),
             Event::SetQueueable { keys, queueable } => self.set_queueable(&keys, queueable),
             Event::SetRestrictions { restrictions } => {

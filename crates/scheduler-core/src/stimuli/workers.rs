@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oxidask_key::Key;
 
 use crate::Scheduler;
-use crate::effect::{Effect, LoggedEvent, PlainValue, TaskError, WorkerMsg};
+use crate::effect::{ChangeEffect, Effect, LoggedEvent, PlainValue, TaskError, WorkerMsg};
 use crate::ids::{TaskId, WorkerId};
 use crate::state::{Failure, Worker};
 use crate::task::TaskState;
@@ -32,6 +32,7 @@ impl Scheduler {
                 },
             });
         }
+        self.note_change(|_| Some(ChangeEffect::WorkerAdded { worker: id }));
         if status == WorkerStatus::Running {
             self.refresh_no_workers_since();
         }

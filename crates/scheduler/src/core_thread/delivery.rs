@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use oxidask_scheduler_core::Effects;
-use oxidask_scheduler_core::effect::{ClientMsg, Effect, WorkerMsg};
+use oxidask_scheduler_core::effect::{ChangeEffect, ClientMsg, Effect, WorkerMsg};
 use oxidask_scheduler_core::ids::{ClientId, WorkerId};
 
 use crate::observers::{Observed, ObserverSender};
@@ -93,6 +93,7 @@ impl Delivery {
                 Effect::Transition(transition) => {
                     self.observers.send(Observed::Transition(transition));
                 }
+                Effect::Change(change) => self.pass_on(change),
             }
         }
         for id in self.touched_workers.drain(..) {
@@ -105,6 +106,22 @@ impl Delivery {
                 lane.outbox.send_core(std::mem::take(&mut lane.pending));
             }
         }
+    }
+
+    /// Tells observers that somebody waits for them.
+    pub(super) fn settled(&self, done: tokio::sync::oneshot::Sender<()>) {
+        self.observers.send(Observed::Settled(done));
+    }
+
+    fn pass_on(&self, change: Box<ChangeEffect>) {
+        let observed = match *change {
+            ChangeEffect::WorkerAdded { worker } => match self.table.get(worker) {
+                Some(worker) => Observed::WorkerAdded(worker),
+                None => return,
+            },
+            _ => Observed::Change(change),
+        };
+        self.observers.send(observed);
     }
 
     /// Frees the address and the name at once, so that whoever asks after this batch finds them

@@ -276,6 +276,7 @@ impl EventLogExtension {
     }
 
     fn write(&self, context: &Arc<Context>, topics: Vec<Key>, payload: Value) {
+        context.python.event_logged(&topics, &payload);
         let bytes = value_bytes(&payload);
         for delivery in self.log.log(topics, clock::now().0, payload, bytes) {
             let message = Value::map([

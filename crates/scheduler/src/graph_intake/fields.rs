@@ -25,6 +25,8 @@ pub(super) struct Fields {
     pub(super) actors: Actors,
     /// Annotations of the whole submission; a map, or a pickled one.
     pub(super) annotations: Value,
+    /// The source code that submitted it (since 2021.08.1), outermost frame first.
+    pub(super) code: Value,
 }
 
 /// `actors` of a submission.
@@ -74,6 +76,7 @@ impl Fields {
             user_priority: user_priority.unwrap_or(0.0),
             actors,
             annotations: take("annotations"),
+            code: take("code"),
         })
     }
 

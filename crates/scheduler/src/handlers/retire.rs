@@ -198,12 +198,26 @@ async fn track(
     Ok(true)
 }
 
+/// What a function of the client (`key`), or plugins with `valid_workers_downscaling`, choose.
+async fn chosen_by_python(
+    context: &Context,
+    call: &Call,
+) -> Result<Vec<Arc<WorkerEntry>>, RpcError> {
+    let mut call = call.clone();
+    for own in ["attribute", "close_workers", "remove", "stimulus_id"] {
+        call.take(own);
+    }
+    let chosen = context.python.workers_to_close(&call).await?;
+    let addresses = chosen.as_seq().unwrap_or_default().iter();
+    Ok(addresses
+        .filter_map(|address| context.workers.at(address.as_str()?))
+        .collect())
+}
+
 /// Workers that can be closed at least cost.
 async fn closable(context: &Context, call: &Call) -> Result<Vec<Arc<WorkerEntry>>, RpcError> {
-    if call.get("key").is_some() {
-        return Err(RpcError::not_implemented(
-            "workers_to_close(key=...) takes a Python function, which this scheduler does not run",
-        ));
+    if call.get("key").is_some() || context.python.has_choosers() {
+        return chosen_by_python(context, call).await;
     }
     let count = |name: &str| -> Result<Option<usize>, RpcError> {
         // Below zero counts as zero, as in stock.

@@ -207,7 +207,11 @@ pub async fn amm_handler(context: Arc<Context>, call: Call) -> Reply {
     let event = match call.str("method")? {
         "start" => Event::SetMemoryManager { enabled: true },
         "stop" => Event::SetMemoryManager { enabled: false },
-        "run_once" => Event::RunMemoryManager,
+        "run_once" => {
+            context.core.apply(vec![Event::RunMemoryManager]).await?;
+            context.python.run_policies().await?;
+            return Ok(Value::Nil);
+        }
         "running" => {
             let running = context.core.query(|state| state.memory_manager_running());
             return Ok(running.await?.into());
@@ -239,6 +243,7 @@ pub async fn amm_stop(context: Arc<Context>, _call: Call) -> Reply {
 /// `amm_run_once` (2021.09.1 – 2021.11.1).
 pub async fn amm_run_once(context: Arc<Context>, _call: Call) -> Reply {
     context.core.apply(vec![Event::RunMemoryManager]).await?;
+    context.python.run_policies().await?;
     Ok(Value::Nil)
 }
 

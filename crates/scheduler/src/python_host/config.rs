@@ -56,6 +56,11 @@ pub struct PythonHostConfig {
     pub start_timeout: Duration,
     /// `idle-timeout`: local processes without work are ended after this time.
     pub idle_timeout: Duration,
+    /// The whole configuration, as Dask hands it to child processes; empty: none.
+    pub inherit: String,
+    /// Where our own processes keep files that clients upload to the scheduler. Need not exist;
+    /// removed at the end. Empty: each has its own.
+    pub directory: PathBuf,
     /// `max-answer-bytes`: bytes that one answer may have.
     pub max_answer: u64,
 }
@@ -70,6 +75,8 @@ impl Default for PythonHostConfig {
             function_timeout: Duration::from_secs(3600),
             start_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
+            inherit: String::new(),
+            directory: PathBuf::new(),
             max_answer: 64 << 30,
         }
     }

@@ -31,6 +31,14 @@ pub enum HostError {
         /// Why no delegate.
         delegated: String,
     },
+    /// Something that only a Python of our own can do.
+    #[error(
+        "the scheduler needs a Python of its own with distributed for this, and has none: {reason}. Give it one with --python PATH"
+    )]
+    NoHome {
+        /// Why not.
+        reason: String,
+    },
     /// The local Python did not come up.
     #[error("the scheduler could not start its Python host with {python}: {reason}")]
     Start {

@@ -5,16 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use indexmap::IndexMap;
 use oxidask_key::Key;
 use oxidask_scheduler_core::Scheduler;
 use oxidask_scheduler_core::effect::TaskError;
 use oxidask_scheduler_core::task::TaskState;
 use oxidask_scheduler_core::views::{TaskView, WorkerView};
+use oxidask_scheduler_core::worker::MemoryState;
 use oxidask_wire::message::ErrorObject;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use crate::exceptions;
+use crate::workers::WorkerEntry;
+
+/// A copy of this many tasks costs less than several questions about single ones.
+const FEW_TASKS: usize = 500;
 
 /// Everything but the tasks, and if wanted the tasks. Taken on the core thread in one go: what can
 /// be done elsewhere is left to [`Snapshot::encode`].
@@ -52,6 +58,16 @@ struct TaskColumns {
     type_names: Names,
     /// Tasks that each client wants.
     wants: Vec<(Arc<str>, Vec<u32>)>,
+    /// Only of single tasks: in a copy of all they follow from the dependencies.
+    dependents: Option<Dependents>,
+    /// The first so many keys have rows; the others are only referred to.
+    rows: usize,
+}
+
+#[derive(Default)]
+struct Dependents {
+    starts: Vec<u32>,
+    rows: Vec<u32>,
 }
 
 /// Texts and their indices, in order of first use.
@@ -84,6 +100,17 @@ impl Snapshot {
         Self {
             header: light(state),
             tasks: with_tasks.then(|| TaskColumns::take(state)),
+        }
+    }
+
+    /// Copies some tasks only; those that do not exist are left out. All of them if there are few.
+    pub(super) fn take_some(state: &Scheduler, keys: &[Key]) -> Self {
+        if state.tasks_len() <= FEW_TASKS {
+            return Self::take(state, true);
+        }
+        Self {
+            header: Value::map([("counter", state.transition_counter())]),
+            tasks: Some(TaskColumns::take_some(state, keys)),
         }
     }
 
@@ -170,6 +197,7 @@ fn light(state: &Scheduler) -> Value {
                 ("occupancy", state.total_occupancy().into()),
                 ("bandwidth", state.bandwidth().into()),
                 ("is_idle", state.is_idle().into()),
+                ("tasks", state.tasks_len().into()),
             ]),
         ),
         ("counter", state.transition_counter().into()),
@@ -207,6 +235,52 @@ fn worker(worker: &WorkerView<'_>) -> Value {
         ("is_idle", worker.is_idle().into()),
         ("is_saturated", worker.is_saturated().into()),
         ("metrics", Value::Map(Vec::new())),
+        (
+            "long_running",
+            Value::array(worker.long_running().map(|task| task.key())),
+        ),
+        ("memory", memory(worker.memory())),
+    ])
+}
+
+/// The row of a worker that has just registered.
+pub(super) fn new_worker(worker: &WorkerEntry) -> Value {
+    let info = &worker.info;
+    let resources = info.resources.iter();
+    let resources = resources.map(|(name, amount)| (name.to_string(), *amount));
+    Value::map([
+        ("address", Value::from(&info.address)),
+        ("name", worker.name.clone()),
+        ("host", (&info.host).into()),
+        ("nthreads", u64::from(info.nthreads).into()),
+        ("memory_limit", worker.memory_limit.clone()),
+        ("status", info.status.as_str().into()),
+        ("pid", u64::from(info.pid).into()),
+        ("server_id", (&info.server_id).into()),
+        ("local_directory", (&info.local_directory).into()),
+        ("nanny", info.nanny.as_ref().map_or(Value::Nil, Value::from)),
+        ("resources", Value::map(resources)),
+        ("used_resources", Value::Map(Vec::new())),
+        ("nbytes", 0_u64.into()),
+        ("occupancy", 0.0.into()),
+        ("last_seen", worker.registered.0.into()),
+        ("is_idle", true.into()),
+        ("is_saturated", false.into()),
+        ("long_running", Value::Array(Vec::new())),
+        ("memory", memory(MemoryState::default())),
+        ("services", worker.services.clone()),
+        ("versions", worker.versions.clone()),
+        ("extra", worker.extra.clone()),
+        ("metrics", worker.live.lock().metrics.clone()),
+    ])
+}
+
+fn memory(memory: MemoryState) -> Value {
+    Value::map([
+        ("process", memory.process),
+        ("unmanaged_old", memory.unmanaged_old),
+        ("managed", memory.managed),
+        ("spilled", memory.spilled),
     ])
 }
 
@@ -238,6 +312,7 @@ impl TaskColumns {
         for task in state.tasks() {
             columns.push(&task, |other| index.get(&place(other)).copied());
         }
+        columns.rows = columns.keys.len();
         columns
             .dependencies_starts
             .push(columns.dependencies.len() as u32);
@@ -247,6 +322,48 @@ impl TaskColumns {
             let rows = wanted.filter_map(|task| index.get(&place(&task)).copied());
             columns.wants.push((client.name().clone(), rows.collect()));
         }
+        columns
+    }
+
+    fn take_some(state: &Scheduler, keys: &[Key]) -> Self {
+        let mut columns = Self::default();
+        columns.type_names.index(&Arc::default());
+        let tasks: Vec<TaskView<'_>> = keys.iter().filter_map(|key| state.task(key)).collect();
+        let place = |task: &TaskView<'_>| std::ptr::from_ref(task.key());
+        let rows = tasks.iter().enumerate();
+        let mut index: HashMap<*const Key, u32> =
+            rows.map(|(i, task)| (place(task), i as u32)).collect();
+        columns.rows = tasks.len();
+        // Keys that are only referred to follow those with rows.
+        let mut others = Vec::new();
+        let mut wants: IndexMap<Arc<str>, Vec<u32>> = IndexMap::new();
+        let mut dependents = Dependents::default();
+        for (row, task) in tasks.iter().enumerate() {
+            for other in task.dependencies().chain(task.dependents()) {
+                let next = (tasks.len() + others.len()) as u32;
+                index.entry(place(&other)).or_insert_with(|| {
+                    others.push(other.key().clone());
+                    next
+                });
+            }
+            columns.push(task, |other| index.get(&place(other)).copied());
+            dependents.starts.push(dependents.rows.len() as u32);
+            let found = task.dependents();
+            let found = found.filter_map(|other| index.get(&place(&other)).copied());
+            dependents.rows.extend(found);
+            for client in task.who_wants() {
+                let name = Arc::clone(client.name());
+                wants.entry(name).or_default().push(row as u32);
+            }
+        }
+        columns.keys.extend(others);
+        columns
+            .dependencies_starts
+            .push(columns.dependencies.len() as u32);
+        columns.holders_starts.push(columns.holders.len() as u32);
+        dependents.starts.push(dependents.rows.len() as u32);
+        columns.dependents = Some(dependents);
+        columns.wants = wants.into_iter().collect();
         columns
     }
 
@@ -281,7 +398,7 @@ impl TaskColumns {
 
     fn encode(self, header: &mut Value) -> Vec<Bytes> {
         let numbers = |column: &[u32]| packed(column.iter().map(|n| n.to_le_bytes()));
-        let columns: [(&str, &str, Bytes); 13] = [
+        let mut columns: Vec<(&str, &str, Bytes)> = vec![
             ("states", "B", self.states.into()),
             (
                 "nbytes",
@@ -308,6 +425,12 @@ impl TaskColumns {
                 packed(self.priorities.iter().map(|n| n.to_le_bytes())),
             ),
         ];
+        if let Some(dependents) = &self.dependents {
+            let (starts, rows) = (numbers(&dependents.starts), numbers(&dependents.rows));
+            columns.push(("dependents_starts", "I", starts));
+            columns.push(("dependents", "I", rows));
+        }
+        header.insert("rows", self.rows as u64);
         let described = columns
             .iter()
             .map(|(name, code, _)| Value::array([*name, *code]));
@@ -367,8 +490,7 @@ pub(super) fn task_detail(state: &Scheduler, key: &Key, release: Release) -> Val
         (
             "annotations",
             task.annotations()
-                .and_then(|annotations| annotations.get::<Value>())
-                .cloned()
+                .and_then(|annotations| Value::decode(annotations.get::<Bytes>()?).ok())
                 .unwrap_or_default(),
         ),
     ]);

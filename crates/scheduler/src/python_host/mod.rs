@@ -13,9 +13,12 @@ mod config;
 mod delegate;
 mod error;
 mod expand;
+mod followers;
 mod frames;
+mod lasting;
 mod link;
 mod mirror;
+mod policies;
 mod pool;
 mod process;
 mod service;
@@ -33,6 +36,7 @@ pub use config::{Mode, PythonHostConfig, UnknownMode};
 pub use delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
 pub use error::{HostError, Raised};
 pub use expand::{Annotations, ExpandRequest, ExpandedGraph, ExpandedTask, SubmittedGraph};
+pub use lasting::{Closing, PreloadError};
 pub use process::Hello;
 pub use service::PythonService;
 pub use session::{Feed, Function, Question, SessionHandle, StateSource};
@@ -42,7 +46,8 @@ use frames::Message;
 use pool::Pool;
 use sessions::Sessions;
 
-/// Access to Python. One per scheduler.
+/// Access to Python. One per scheduler; clones share everything.
+#[derive(Clone)]
 pub struct PythonHost {
     config: Arc<PythonHostConfig>,
     pool: Arc<Pool>,
@@ -95,6 +100,7 @@ impl PythonHost {
         release: Release,
     ) -> Result<Value, HostError> {
         let session = self.sessions.get(self, release).await?;
+        self.sessions.settle(&session).await;
         session
             .run_function(function, self.config.function_timeout)
             .await
@@ -112,6 +118,10 @@ impl PythonHost {
     pub fn close(&self) {
         self.sessions.close();
         self.pool.close();
+        if !self.config.directory.as_os_str().is_empty() {
+            // Mostly it was never made.
+            let _ = std::fs::remove_dir_all(&self.config.directory);
+        }
     }
 
     async fn ask(

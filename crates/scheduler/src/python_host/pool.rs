@@ -91,6 +91,11 @@ impl Pool {
         Ok((answer, name))
     }
 
+    /// Ends processes that do nothing, so that the next request meets one that imports everything afresh.
+    pub(super) fn renew(&self) {
+        self.lock_idle().clear();
+    }
+
     /// Ends all processes; requests that wait for one fail.
     pub(super) fn close(&self) {
         self.slots.close();

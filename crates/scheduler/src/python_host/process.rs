@@ -3,7 +3,6 @@
 //! What user code prints arrives on its stderr and goes to the log. The process is killed when the
 //! value is dropped, and ends by itself when the scheduler dies.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +83,7 @@ impl Process {
             python: python.display().to_string(),
             reason,
         };
-        let mut child = spawn(&python, role)
+        let mut child = spawn(&python, role, config)
             .await
             .map_err(|error| failed(error.to_string()))?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
@@ -213,10 +212,9 @@ fn is_executable(path: &Path) -> bool {
 
 /// Spawns from a thread that lives as long as the scheduler: the host asks the kernel to be killed
 /// when its parent dies, and to the kernel the parent is the *thread* that spawned it.
-async fn spawn(python: &Path, role: Role) -> std::io::Result<Child> {
+async fn spawn(python: &Path, role: Role, config: &PythonHostConfig) -> std::io::Result<Child> {
     type Job = (
-        OsString,
-        Role,
+        Command,
         Handle,
         tokio::sync::oneshot::Sender<std::io::Result<Child>>,
     );
@@ -230,9 +228,9 @@ async fn spawn(python: &Path, role: Role) -> std::io::Result<Child> {
                 std::thread::Builder::new()
                     .name("python-spawner".to_owned())
                     .spawn(move || {
-                        while let Some((python, role, runtime, answer)) = queue.blocking_recv() {
+                        while let Some((mut command, runtime, answer)) = queue.blocking_recv() {
                             let _inside = runtime.enter();
-                            let _ = answer.send(command(&python, role).spawn());
+                            let _ = answer.send(command.spawn());
                         }
                     })?;
                 spawner.insert(jobs).clone()
@@ -240,21 +238,24 @@ async fn spawn(python: &Path, role: Role) -> std::io::Result<Child> {
         }
     };
     let (answer, spawned) = tokio::sync::oneshot::channel();
-    jobs.send((
-        python.as_os_str().to_owned(),
-        role,
-        Handle::current(),
-        answer,
-    ))
-    .await
-    .map_err(|_| std::io::Error::other("the spawning thread is gone"))?;
+    let command = command(python, role, config);
+    jobs.send((command, Handle::current(), answer))
+        .await
+        .map_err(|_| std::io::Error::other("the spawning thread is gone"))?;
     spawned
         .await
         .map_err(|_| std::io::Error::other("the spawning thread is gone"))?
 }
 
-fn command(python: &OsString, role: Role) -> Command {
+fn command(python: &Path, role: Role, config: &PythonHostConfig) -> Command {
     let mut command = Command::new(python);
+    if !config.inherit.is_empty() {
+        // What the command line says holds there too.
+        command.env("DASK_INTERNAL_INHERIT_CONFIG", &config.inherit);
+    }
+    if !config.directory.as_os_str().is_empty() {
+        command.env("OXIDASK_PYTHON_HOST_DIRECTORY", &config.directory);
+    }
     command
         .arg("-c")
         .arg(BOOTSTRAP)

@@ -1,24 +1,28 @@
 //! The Python host inside the scheduler process: its settings, and the peers it may ask.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oxidask_config::Config;
-use oxidask_scheduler_core::effect::TransitionEffect;
+use oxidask_config::{Config, ConfigValue};
+use oxidask_key::Key;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 use tokio::sync::watch;
 
 use super::config::{Mode, PythonHostConfig};
 use super::delegate::{BoxFuture, Delegate, DelegateError, DelegateRpc};
+use super::lasting::{Closing, PreloadError, Sender};
+use super::policies::UserPolicies;
 use super::session::{Feed, Function, StateSource};
-use super::state::{SchedulerState, Source};
+use super::state::{Ops, SchedulerState, Source};
 use super::{ExpandRequest, ExpandedGraph, HostError, PythonHost};
 use crate::clock;
 use crate::context::Context;
 use crate::hooks::Extension;
+use crate::observers::Observed;
 use crate::peers::PeerError;
-use crate::rpc::{Call, Reply, RpcError, RpcTable};
+use crate::rpc::{Call, Reply, RpcError, RpcTable, StreamPeer};
 use crate::workers::WorkerEntry;
 
 /// Bytes that the answer of a delegate may have once its frames are joined and decompressed.
@@ -29,6 +33,7 @@ pub struct PythonService {
     host: PythonHost,
     peers: Arc<ConnectedPeers>,
     state: Arc<SchedulerState>,
+    policies: UserPolicies,
 }
 
 impl PythonService {
@@ -41,8 +46,10 @@ impl PythonService {
         });
         let delegates: Arc<dyn DelegateRpc> = Arc::clone(&peers) as _;
         let source: Arc<dyn StateSource> = Arc::new(Source(Arc::clone(&state)));
+        let host = PythonHost::new(settings(config), Some(delegates), Some(source));
         Arc::new(Self {
-            host: PythonHost::new(settings(config), Some(delegates), Some(source)),
+            policies: UserPolicies::new(host.clone(), config),
+            host,
             peers,
             state,
         })
@@ -64,6 +71,98 @@ impl PythonService {
         let mut function = function(call, &["function", "setup", "teardown"]);
         function.interval = call.get("interval").cloned().unwrap_or("1s".into());
         self.host.feed(function, call.caller.release).await
+    }
+
+    /// Something happened in the core: plugins are told.
+    pub fn observed(&self, observed: &Observed) {
+        self.state.observed(observed);
+    }
+
+    /// An entry was written to the event log: plugins are told.
+    pub fn event_logged(&self, topics: &[Key], event: &Value) {
+        self.state.event_logged(topics, event);
+    }
+
+    /// Answers an op that the scheduler does not know, if a plugin or preload does.
+    pub async fn handle(&self, op: &str, args: &Value) -> Option<Reply> {
+        let session = self.state.handler(op, Ops::Request)?;
+        let handled = self.host.handle(session, op, args, Sender::Request);
+        Some(handled.await.map_err(RpcError::from))
+    }
+
+    /// Hands a stream message that the scheduler does not know to the plugin or preload that does.
+    /// Whether there is one.
+    pub async fn handle_stream(&self, op: &str, args: &Value, peer: &StreamPeer) -> bool {
+        let Some(session) = self.state.handler(op, Ops::Stream) else {
+            return false;
+        };
+        let sender = match peer {
+            StreamPeer::Client(client) => Sender::Client(Arc::clone(&client.name)),
+            StreamPeer::Worker(worker) => Sender::Worker(Arc::clone(&worker.info.address)),
+        };
+        if let Err(error) = self.host.handle(session, op, args, sender).await {
+            tracing::error!(target: "distributed.core", "Exception while handling {op}: {error}");
+        }
+        true
+    }
+
+    /// Loads the modules of `distributed.scheduler.preload`, if there are any.
+    ///
+    /// # Errors
+    /// See [`PreloadError`].
+    pub async fn preload(&self, config: &Config) -> Result<(), PreloadError> {
+        let names = config.str_list("distributed.scheduler.preload");
+        let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        // Modules may be given as text: only the first line names them.
+        let shown: Vec<&str> = names
+            .iter()
+            .map(|name| name.trim().lines().next().unwrap_or_default())
+            .collect();
+        let shown = format!("preload module {}", shown.join(", "));
+        let argv = config.get("distributed.scheduler.preload-argv");
+        let argv = argv.map_or(Value::Nil, plain);
+        let request = Value::map([("names", Value::array(names)), ("argv", argv)]);
+        self.host.preload(shown, request).await
+    }
+
+    /// Tells plugins and preloads that the scheduler ends.
+    pub async fn closing(&self, closing: Closing) {
+        self.host.closing(closing).await;
+    }
+
+    /// Whether plugins have a say in which workers may go.
+    pub fn has_choosers(&self) -> bool {
+        !self.state.followers.choosers().is_empty()
+    }
+
+    /// `workers_to_close` by Python; see [`PythonHost::workers_to_close`].
+    ///
+    /// # Errors
+    /// As the call of a function.
+    pub async fn workers_to_close(&self, call: &Call) -> Reply {
+        let chooser = self.state.followers.choosers().first().copied();
+        let release = call.caller.release;
+        let chosen = self.host.workers_to_close(release, chooser, &call.args);
+        Ok(chosen.await?)
+    }
+
+    /// Imports the user's policies of the memory manager, if there are any.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn load_policies(&self) -> Result<(), HostError> {
+        self.policies.load().await
+    }
+
+    /// One round of the user's policies of the memory manager, if there are any.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub async fn run_policies(&self) -> Result<(), HostError> {
+        self.policies.run_once().await
     }
 
     /// Ends all processes.
@@ -92,10 +191,19 @@ fn settings(config: &Config) -> PythonHostConfig {
         function_timeout: duration("function-timeout", default.function_timeout),
         start_timeout: duration("start-timeout", default.start_timeout),
         idle_timeout: duration("idle-timeout", default.idle_timeout),
+        inherit: config.to_inherit(),
+        directory: directory(config),
         max_answer: config
             .bytes(&key("max-answer-bytes"))
             .unwrap_or(default.max_answer),
     }
+}
+
+/// Where uploaded files lie; made when the first one comes.
+fn directory(config: &Config) -> PathBuf {
+    let parent = config.str("temporary-directory").map(PathBuf::from);
+    let name = format!("oxidask-{}", uuid::Uuid::new_v4().simple());
+    parent.unwrap_or_else(std::env::temp_dir).join(name)
 }
 
 /// The pickled parts of a request that runs code here.
@@ -119,6 +227,44 @@ impl PythonService {
     }
 }
 
+impl PythonService {
+    /// `register_scheduler_plugin`: `Client.register_plugin` of a `SchedulerPlugin`.
+    async fn register_plugin(&self, call: Call) -> Reply {
+        let plugin = call.required("plugin")?;
+        let plugin = plugin
+            .as_bin()
+            .ok_or_else(|| call.wrong("plugin", "bytes", plugin))?;
+        let registered = self.host.register_plugin(
+            call.caller.release,
+            call.text("name"),
+            plugin.clone(),
+            call.flag("idempotent", false),
+        );
+        registered.await?;
+        Ok(Value::Nil)
+    }
+
+    /// `unregister_scheduler_plugin`.
+    async fn unregister_plugin(&self, call: Call) -> Reply {
+        call.required("name")?;
+        let name = call
+            .text("name")
+            .ok_or_else(|| RpcError::type_error("plugin name must be str"))?;
+        self.host
+            .unregister_plugin(call.caller.release, &name)
+            .await?;
+        Ok(Value::Nil)
+    }
+}
+
+/// A setting as a value of a message.
+fn plain(value: &ConfigValue) -> Value {
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|json| serde_json::from_value(json).ok())
+        .unwrap_or_default()
+}
+
 impl From<HostError> for RpcError {
     fn from(error: HostError) -> Self {
         match error.message() {
@@ -130,22 +276,35 @@ impl From<HostError> for RpcError {
 
 impl Extension for PythonService {
     fn register(self: Arc<Self>, table: &mut RpcTable) {
+        let service = Arc::clone(&self);
         table.add_waiting("run_function", move |_, call| {
-            let service = Arc::clone(&self);
+            let service = Arc::clone(&service);
             async move { service.run_function(call).await }
+        });
+        let service = Arc::clone(&self);
+        table.add("register_scheduler_plugin", move |_, call| {
+            let service = Arc::clone(&service);
+            async move { service.register_plugin(call).await }
+        });
+        let service = Arc::clone(&self);
+        table.add("performance_report", move |_, call| {
+            let service = Arc::clone(&service);
+            async move {
+                let report = service
+                    .host
+                    .performance_report(call.caller.release, &call.args);
+                Ok(report.await?)
+            }
+        });
+        table.add("unregister_scheduler_plugin", move |_, call| {
+            let service = Arc::clone(&self);
+            async move { service.unregister_plugin(call).await }
         });
     }
 
     fn started(&self, context: &Arc<Context>) {
         self.state.started(context);
-    }
-
-    fn transition(&self, _context: &Arc<Context>, transition: &TransitionEffect) {
-        self.state.transition(transition);
-    }
-
-    fn restarted(&self, _context: &Arc<Context>) {
-        self.state.restarted();
+        self.policies.start(context);
     }
 
     fn worker_added(&self, _context: &Arc<Context>, _worker: &Arc<WorkerEntry>) {

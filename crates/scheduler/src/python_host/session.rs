@@ -1,6 +1,6 @@
-//! Functions of clients (`run_on_scheduler`) and `feed`: a long-lived Python that several requests
-//! share, as they shared the scheduler's process in stock. It is shown a mirror of the state and asks
-//! for what it looks at.
+//! Functions of clients (`run_on_scheduler`), `feed`, plugins and preloads: a long-lived Python that
+//! they share, as they shared the scheduler's process in stock. It is shown a mirror of the state and
+//! asks for what it looks at.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::delegate::BoxFuture;
 use super::error::HostError;
@@ -31,6 +31,11 @@ pub trait StateSource: Send + Sync + 'static {
         question: Question,
         session: SessionHandle,
     ) -> BoxFuture<'static, Result<(Value, Vec<Bytes>), String>>;
+
+    /// Resolves when the plugins of the session `id` were told what has happened so far.
+    fn settle(&self, _id: u64) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// The session `id` is gone; it observes nothing any more.
     fn session_ended(&self, id: u64);
@@ -69,9 +74,17 @@ pub struct SessionHandle {
     pub id: u64,
     outgoing: mpsc::WeakUnboundedSender<Message>,
     unsent: Arc<AtomicUsize>,
+    /// Messages with hooks that Python has not worked off yet.
+    untaken: Arc<AtomicUsize>,
 }
 
 impl SessionHandle {
+    /// Sends a message with hooks, which Python acknowledges when it is done with them.
+    pub(super) fn push_hooks(&self, header: &Value, frames: Vec<Bytes>) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+        self.push(header, frames);
+    }
+
     /// Sends a message; false when the session is gone.
     pub(super) fn push(&self, header: &Value, frames: Vec<Bytes>) -> bool {
         let message = Message {
@@ -84,15 +97,18 @@ impl SessionHandle {
             .is_some_and(|outgoing| outgoing.send(message).is_ok())
     }
 
-    /// Whether earlier messages have not left yet.
+    /// Whether Python is still busy with earlier hooks.
     pub(super) fn is_behind(&self) -> bool {
-        self.outgoing.strong_count() > 0 && self.unsent.load(Ordering::Relaxed) > 2
+        self.outgoing.strong_count() > 0 && self.untaken.load(Ordering::Relaxed) > 2
     }
 }
 
 /// A running session.
 pub(super) struct Session {
-    release: Release,
+    /// Tells sessions apart.
+    pub(super) id: u64,
+    /// Whose clients' code it runs.
+    pub(super) release: Release,
     outgoing: mpsc::UnboundedSender<Message>,
     unsent: Arc<AtomicUsize>,
     shared: Arc<Shared>,
@@ -104,6 +120,10 @@ pub(super) struct Session {
 struct Shared {
     name: Arc<str>,
     closed: AtomicBool,
+    /// Turns true when it is closed.
+    ended: watch::Sender<bool>,
+    /// It holds something that must not be lost while it is idle: plugins, preloads, what functions left.
+    pinned: AtomicBool,
     requests: Mutex<HashMap<u64, mpsc::Sender<Result<Message, HostError>>>>,
     busy: Arc<AtomicUsize>,
     used: Mutex<std::time::Instant>,
@@ -122,6 +142,8 @@ impl Session {
         let shared = Arc::new(Shared {
             name: Arc::clone(&link.name),
             closed: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+            pinned: AtomicBool::new(false),
             requests: Mutex::default(),
             busy: Arc::clone(&link.busy),
             used: Mutex::new(std::time::Instant::now()),
@@ -132,12 +154,15 @@ impl Session {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             outgoing: outgoing.downgrade(),
             unsent: Arc::clone(&link.unsent),
+            untaken: Arc::default(),
         };
+        let id = handle.id;
         let mut basics = source.basics();
         basics.insert("op", "basics");
         handle.push(&basics, Vec::new());
         let task = tokio::spawn(serve(link, release, source, handle, Arc::clone(&shared)));
         Arc::new(Self {
+            id,
             release,
             outgoing,
             unsent,
@@ -158,6 +183,51 @@ impl Session {
             return Duration::ZERO;
         }
         self.shared.used.lock().elapsed()
+    }
+
+    /// Whether it holds something that must not be lost.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.shared.pinned.load(Ordering::Relaxed)
+    }
+
+    /// Turns true when the session ends, however that happens.
+    pub(super) fn ended(&self) -> watch::Receiver<bool> {
+        self.shared.ended.subscribe()
+    }
+
+    /// Puts a request that is answered once.
+    ///
+    /// # Errors
+    /// When the session dies; [`HostError::TimedOut`], which ends nothing; [`HostError::Raised`].
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        op: &str,
+        mut fields: Value,
+        frames: Vec<Bytes>,
+        timeout: Duration,
+    ) -> Result<(Value, Vec<Bytes>), HostError> {
+        fields.insert("op", op);
+        let frames = frames.into_iter().map(|frame| ("", frame)).collect();
+        let mut request = self.request(fields, frames)?;
+        let answer = tokio::time::timeout(timeout, request.next()).await;
+        let answer = answer.map_err(|_| HostError::TimedOut {
+            host: self.shared.name.to_string(),
+            timeout,
+            setting: "function-timeout",
+        })?;
+        let answer = answer.ok_or(HostError::ShuttingDown)??;
+        let answer = check_status(answer, &self.shared.name, self.release)?;
+        let header = Value::decode(&answer.header)
+            .map_err(|error| HostError::garbage(&self.shared.name, error))?;
+        Ok((header, answer.frames))
+    }
+
+    /// The value of frames that this session sent.
+    ///
+    /// # Errors
+    /// When they make no message.
+    pub(super) fn decode(&self, frames: Vec<Bytes>) -> Result<Value, HostError> {
+        decode(frames, &self.shared.name)
     }
 
     /// Runs a function; the message that is the answer to the client.
@@ -386,6 +456,20 @@ async fn serve(
             });
             continue;
         }
+        match header.get("op").and_then(Value::as_str) {
+            Some("taken") => {
+                // Never below zero, whatever Python says.
+                let _ = handle
+                    .untaken
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+                continue;
+            }
+            Some("pin") => {
+                shared.pin(header.get("on").and_then(Value::as_bool) == Some(true));
+                continue;
+            }
+            _ => {}
+        }
         let waiting = id.and_then(|id| shared.requests.lock().get(&id).cloned());
         if let Some(waiting) = waiting {
             // Python waits for acknowledgements, so there is room.
@@ -394,8 +478,20 @@ async fn serve(
     }
 }
 
+impl Shared {
+    /// A pinned session counts as busy: it does not end, and a peer is asked for its news.
+    fn pin(&self, on: bool) {
+        match (self.pinned.swap(on, Ordering::Relaxed), on) {
+            (false, true) => drop(self.busy.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.busy.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+}
+
 fn fail_all(shared: &Shared, reason: &str) {
     shared.closed.store(true, Ordering::Release);
+    shared.ended.send_replace(true);
     for (_, waiting) in shared.requests.lock().drain() {
         let _ = waiting.try_send(Err(HostError::Crashed {
             host: shared.name.to_string(),

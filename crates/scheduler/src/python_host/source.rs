@@ -16,6 +16,9 @@ const MODULES: &[(&str, &str)] = &[
     ("expand", include_str!("python/expand.py")),
     ("serve", include_str!("python/serve.py")),
     ("mirror", include_str!("python/mirror.py")),
+    ("plugins", include_str!("python/plugins.py")),
+    ("shell", include_str!("python/shell.py")),
+    ("preloads", include_str!("python/preloads.py")),
     ("session", include_str!("python/session.py")),
     ("delegate", include_str!("python/delegate.py")),
 ];

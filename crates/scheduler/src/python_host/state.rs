@@ -1,51 +1,39 @@
 //! Answers to what functions of clients ask about the scheduler.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
-use oxidask_scheduler_core::effect::TransitionEffect;
+use oxidask_key::Key;
+use oxidask_scheduler_core::event::Event;
 use oxidask_wire::message::Message;
 use oxidask_wire::value::Value;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::delegate::BoxFuture;
-use super::mirror::{Snapshot, state_code, task_detail};
+use super::followers::{Followers, Wants};
+use super::mirror::{Snapshot, task_detail};
 use super::session::{Question, SessionHandle, StateSource};
 use crate::context::Context;
+use crate::observers::Observed;
 use crate::rpc::{Call, Caller, error_reply};
-
-/// Transitions that may wait for a session which does not take them, before it is told no more.
-const MAX_WAITING: usize = 1_000_000;
-/// Transitions are collected for so long, so that a busy scheduler sends few messages.
-const COLLECT: Duration = Duration::from_millis(20);
 
 /// The running scheduler, once it runs.
 #[derive(Default)]
 pub(super) struct SchedulerState {
     context: OnceLock<Weak<Context>>,
-    observers: Mutex<Vec<Observer>>,
-    /// Some observer is there: saves a lock for each transition when there is none.
-    observed: AtomicBool,
+    pub(super) followers: Arc<Followers>,
+    /// Ops that plugins and preloads added, and the session that has them.
+    handlers: Mutex<HashMap<Ops, HashMap<String, u64>>>,
 }
 
-/// A session with plugins.
-struct Observer {
-    session: SessionHandle,
-    /// Its plugins want what the workers told with each result.
-    detailed: bool,
-    waiting: Waiting,
-    news: Arc<Notify>,
-}
-
-/// Transitions not yet sent: their rows, and the frames of their details.
-#[derive(Default)]
-struct Waiting {
-    items: Vec<Value>,
-    frames: Vec<Bytes>,
-    restarted: bool,
+/// Where an op can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ops {
+    /// In a request.
+    Request,
+    /// On the stream of a client or worker.
+    Stream,
 }
 
 impl SchedulerState {
@@ -59,132 +47,39 @@ impl SchedulerState {
         self.context.get()?.upgrade()
     }
 
-    /// A task changed state: sessions with plugins are told.
-    pub(super) fn transition(&self, transition: &TransitionEffect) {
-        if !self.observed.load(Ordering::Acquire) {
-            return;
-        }
-        let mut observers = self.observers.lock();
-        for observer in observers.iter_mut() {
-            let raw = transition.raw.as_ref().filter(|_| observer.detailed);
-            observer.push(transition, raw.and_then(|raw| raw.get::<Value>()));
-        }
-        let full = |observer: &Observer| observer.waiting.items.len() > MAX_WAITING;
-        while let Some(at) = observers.iter().position(full) {
-            let observer = observers.swap_remove(at);
-            tracing::warn!(
-                "plugins of the Python host do not keep up with the scheduler; they are told no more"
-            );
-            self.let_go(observer);
+    /// Something happened in the core.
+    pub(super) fn observed(&self, observed: &Observed) {
+        self.followers.observed(self.context().as_deref(), observed);
+    }
+
+    /// An entry was written to the event log.
+    pub(super) fn event_logged(&self, topics: &[Key], event: &Value) {
+        self.followers
+            .event_logged(self.context().as_deref(), topics, event);
+    }
+
+    /// Which session answers an op that the scheduler itself does not know.
+    pub(super) fn handler(&self, op: &str, of: Ops) -> Option<u64> {
+        let handlers = self.handlers.lock();
+        handlers.get(&of)?.get(op).copied()
+    }
+
+    fn forget(&self, session: u64) {
+        self.followers.leave(self.context().as_deref(), session);
+        for ops in self.handlers.lock().values_mut() {
+            ops.retain(|_, owner| *owner != session);
         }
     }
 
-    /// All tasks were forgotten.
-    pub(super) fn restarted(&self) {
-        for observer in self.observers.lock().iter_mut() {
-            observer.waiting = Waiting {
-                restarted: true,
-                ..Waiting::default()
-            };
-            observer.news.notify_one();
-        }
-    }
-
-    fn observe(self: &Arc<Self>, context: &Context, session: &SessionHandle, detailed: bool) {
-        let mut observers = self.observers.lock();
-        let known = observers.iter_mut().find(|o| o.session.id == session.id);
-        if let Some(observer) = known {
-            if detailed && !observer.detailed {
-                observer.detailed = true;
-                context.recorders.fetch_add(1, Ordering::Relaxed);
+    fn set_handlers(&self, question: &Question, session: u64) {
+        for (of, field) in [(Ops::Request, "requests"), (Ops::Stream, "streams")] {
+            let names = question.fields.get(field).and_then(Value::as_seq);
+            let mut handlers = self.handlers.lock();
+            let ops = handlers.entry(of).or_default();
+            ops.retain(|_, owner| *owner != session);
+            for name in names.unwrap_or_default().iter().filter_map(Value::as_str) {
+                ops.insert(name.to_owned(), session);
             }
-            return;
-        }
-        let news = Arc::<Notify>::default();
-        observers.push(Observer {
-            session: session.clone(),
-            detailed,
-            waiting: Waiting::default(),
-            news: Arc::clone(&news),
-        });
-        self.observed.store(true, Ordering::Release);
-        context
-            .recorders
-            .fetch_add(usize::from(detailed), Ordering::Relaxed);
-        context.observe_transitions();
-        tokio::spawn(pass_on(Arc::downgrade(self), session.clone(), news));
-    }
-
-    fn unobserve(&self, session: u64) {
-        let mut observers = self.observers.lock();
-        let Some(at) = observers.iter().position(|o| o.session.id == session) else {
-            return;
-        };
-        let observer = observers.swap_remove(at);
-        self.observed
-            .store(!observers.is_empty(), Ordering::Release);
-        drop(observers);
-        self.let_go(observer);
-    }
-
-    fn let_go(&self, observer: Observer) {
-        if let Some(context) = self.context() {
-            context
-                .recorders
-                .fetch_sub(usize::from(observer.detailed), Ordering::Relaxed);
-            context.unobserve_transitions();
-        }
-        // Lets its task see that it is gone.
-        observer.news.notify_one();
-    }
-
-    /// What waits for this session; nothing when it observes no more.
-    fn take_waiting(&self, session: u64) -> Option<Waiting> {
-        let mut observers = self.observers.lock();
-        let observer = observers.iter_mut().find(|o| o.session.id == session)?;
-        Some(std::mem::take(&mut observer.waiting))
-    }
-}
-
-impl Observer {
-    fn push(&mut self, transition: &TransitionEffect, details: Option<&Value>) {
-        let before = self.waiting.frames.len();
-        if let Some(details) = details {
-            let message = Message::from_value(details);
-            self.waiting.frames.extend(message.frames().cloned());
-        }
-        self.waiting.items.push(Value::array([
-            Value::from(transition.counter),
-            (&transition.key).into(),
-            u64::from(state_code(transition.start)).into(),
-            u64::from(state_code(transition.finish)).into(),
-            (&transition.stimulus_id).into(),
-            (self.waiting.frames.len() - before).into(),
-        ]));
-        self.news.notify_one();
-    }
-}
-
-/// Sends transitions to a session in batches, the next one when the last one was taken.
-async fn pass_on(state: Weak<SchedulerState>, session: SessionHandle, news: Arc<Notify>) {
-    loop {
-        news.notified().await;
-        tokio::time::sleep(COLLECT).await;
-        while session.is_behind() {
-            tokio::time::sleep(COLLECT).await;
-        }
-        let Some(waiting) = state.upgrade().and_then(|s| s.take_waiting(session.id)) else {
-            return;
-        };
-        if waiting.restarted {
-            session.push(&Value::map([("op", "restarted")]), Vec::new());
-        }
-        if !waiting.items.is_empty() {
-            let header = Value::map([
-                ("op", Value::from("transitions")),
-                ("items", Value::Array(waiting.items)),
-            ]);
-            session.push(&header, waiting.frames);
         }
     }
 }
@@ -202,6 +97,10 @@ impl StateSource for Source {
             ("address", Value::from(&identity.address)),
             ("id", identity.id.as_str().into()),
             ("started", identity.started.0.into()),
+            (
+                "dashboard_port",
+                identity.dashboard_port.map(u64::from).into(),
+            ),
         ])
     }
 
@@ -221,26 +120,46 @@ impl StateSource for Source {
                     snapshot(&context, scope == Some("tasks")).await
                 }
                 "task" => task(&context, &question).await,
+                "tasks" => tasks(&context, &question).await,
                 "observe" => {
-                    let on = question.fields.get("on").and_then(Value::as_bool);
-                    if on == Some(true) {
-                        // Before the snapshot, so that nothing falls between the two.
-                        let detailed = question.fields.get("detailed").and_then(Value::as_bool);
-                        state.observe(&context, &session, detailed.unwrap_or(true));
-                        snapshot(&context, true).await
-                    } else {
-                        state.unobserve(session.id);
-                        Ok((Value::Map(Vec::new()), Vec::new()))
-                    }
+                    let hooks = question.fields.get("hooks").and_then(Value::as_seq);
+                    let details = question.fields.get("detailed").and_then(Value::as_bool);
+                    let wants = Wants::from_hooks(hooks.unwrap_or_default(), details == Some(true));
+                    // Before the snapshot, so that nothing falls between the two.
+                    state.followers.follow(&context, &session, wants);
+                    snapshot(&context, wants.transitions).await
                 }
+                "handlers" => {
+                    state.set_handlers(&question, session.id);
+                    Ok((Value::Map(Vec::new()), Vec::new()))
+                }
+                "send" => send(&context, question),
+                "replicas" => replicas(&context, &question).await,
+                "computations" => Ok(message(&Value::map([(
+                    "computations",
+                    context.computations.value(),
+                )]))),
+                "transition_log" => transition_log(&context, &question).await,
                 "rpc" => rpc(&context, question).await,
                 other => Err(format!("the scheduler knows no question {other:?}")),
             }
         })
     }
 
+    fn settle(&self, id: u64) -> BoxFuture<'static, ()> {
+        let state = Arc::clone(&self.0);
+        Box::pin(async move {
+            if state.followers.has(id)
+                && let Some(context) = state.context()
+            {
+                context.core.settle().await;
+                state.followers.catch_up(id).await;
+            }
+        })
+    }
+
     fn session_ended(&self, id: u64) {
-        self.0.unobserve(id);
+        self.0.forget(id);
     }
 }
 
@@ -250,7 +169,23 @@ async fn snapshot(context: &Context, with_tasks: bool) -> Result<(Value, Vec<Byt
         .query(move |state| Snapshot::take(state, with_tasks))
         .await
         .map_err(|error| error.to_string())?;
-    Ok(snapshot.encode(|address, row| {
+    Ok(complete(context, snapshot))
+}
+
+/// Some tasks.
+async fn tasks(context: &Context, question: &Question) -> Result<(Value, Vec<Bytes>), String> {
+    let keys = question.fields.get("keys").and_then(Value::to_keys);
+    let keys = keys.ok_or_else(|| "the keys of the tasks are missing".to_owned())?;
+    let snapshot = context
+        .core
+        .query(move |state| Snapshot::take_some(state, &keys))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(complete(context, snapshot))
+}
+
+fn complete(context: &Context, snapshot: Snapshot) -> (Value, Vec<Bytes>) {
+    snapshot.encode(|address, row| {
         let Some(worker) = context.workers.at(address) else {
             return;
         };
@@ -263,7 +198,86 @@ async fn snapshot(context: &Context, with_tasks: bool) -> Result<(Value, Vec<Byt
         row.insert("metrics", live.metrics.clone());
         row.insert("last_seen", live.last_seen.0);
         row.insert("time_delay", live.time_delay);
-    }))
+    })
+}
+
+/// A message on the streams of some workers (by address) or clients (by name).
+fn send(context: &Context, question: Question) -> Result<(Value, Vec<Bytes>), String> {
+    let decoded = Message::from_frames(question.frames.into_iter())
+        .and_then(|message| message.value())
+        .map_err(|error| error.to_string())?;
+    let names = |field: &str| -> Vec<&str> {
+        let names = question.fields.get(field).and_then(Value::as_seq);
+        let names = names.unwrap_or_default().iter();
+        names.filter_map(Value::as_str).collect()
+    };
+    for address in names("workers") {
+        if let Some(worker) = context.workers.at(address) {
+            worker.outbox.send_message(decoded.clone());
+        }
+    }
+    for name in names("clients") {
+        if let Some(client) = context.clients.named(name) {
+            context.clients.tell(client.id, decoded.clone());
+        }
+    }
+    Ok((Value::Map(Vec::new()), Vec::new()))
+}
+
+/// `request_acquire_replicas` and `request_remove_replicas`.
+async fn replicas(context: &Context, question: &Question) -> Result<(Value, Vec<Bytes>), String> {
+    let field = |name: &str| question.fields.get(name);
+    let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default();
+    let Some(worker) = context.workers.at(text("worker")) else {
+        return Err(format!("there is no worker at {}", text("worker")));
+    };
+    let keys = field("keys").and_then(Value::to_keys).unwrap_or_default();
+    let (worker, stimulus_id) = (worker.id, text("stimulus_id").into());
+    let event = match text("action") {
+        "acquire" => Event::RequestAcquireReplicas {
+            worker,
+            keys,
+            stimulus_id,
+        },
+        _ => Event::RequestRemoveReplicas {
+            worker,
+            keys,
+            stimulus_id,
+        },
+    };
+    let applied = context.core.apply(vec![event]).await;
+    applied.map_err(|error| error.to_string())?;
+    Ok((Value::Map(Vec::new()), Vec::new()))
+}
+
+/// The last transitions, oldest first, as stock's rows.
+async fn transition_log(
+    context: &Context,
+    question: &Question,
+) -> Result<(Value, Vec<Bytes>), String> {
+    let limit = question.fields.get("limit").and_then(Value::as_u64);
+    let limit = usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let rows = context.core.query(move |state| {
+        let last = state.transition_log().rev().take(limit);
+        let mut rows: Vec<Value> = last.map(log_row).collect();
+        rows.reverse();
+        Value::Array(rows)
+    });
+    let rows = rows.await.map_err(|error| error.to_string())?;
+    Ok(message(&Value::map([("rows", rows)])))
+}
+
+fn log_row(entry: &oxidask_scheduler_core::story::LogEntry) -> Value {
+    let recommended = entry.recommendations();
+    let recommended = recommended.map(|(key, state)| (Value::from(key), state.as_str().into()));
+    Value::Array(vec![
+        (&entry.key).into(),
+        entry.start.as_str().into(),
+        entry.finish.as_str().into(),
+        Value::Map(recommended.collect()),
+        (&entry.stimulus_id).into(),
+        entry.time.0.into(),
+    ])
 }
 
 async fn task(context: &Context, question: &Question) -> Result<(Value, Vec<Bytes>), String> {

@@ -48,6 +48,7 @@ pub fn error_reply(error: &RpcError, caller: &Caller, limit: usize) -> Value {
 
 /// Runs the handler of an op on a stream (a map with `op`). A failure is logged; the stream goes on.
 pub async fn run_stream_handler(context: &Arc<Context>, peer: StreamPeer, mut message: Value) {
+    let call_peer = peer.clone();
     let op: Arc<str> = match message.remove("op") {
         Some(Value::Str(op)) => op.into(),
         _ => return,
@@ -58,6 +59,14 @@ pub async fn run_stream_handler(context: &Arc<Context>, peer: StreamPeer, mut me
         serializers: None,
         caller: peer.caller(),
     };
+    if !context.rpc.knows_stream(&op)
+        && context
+            .python
+            .handle_stream(&op, &call.args, &call_peer)
+            .await
+    {
+        return;
+    }
     let Some(future) = context.rpc.start_stream(context, peer, call) else {
         tracing::warn!(target: "distributed.core", "Unknown stream operation {op}; ignored");
         return;
@@ -81,6 +90,11 @@ async fn run(context: &Arc<Context>, call: Call, reader: &mut Reader) -> Option<
             "The '{op}' handler has been explicitly disallowed in Scheduler, possibly due to \
              security concerns."
         ))));
+    }
+    if !context.rpc.knows(&op)
+        && let Some(reply) = context.python.handle(&op, &call.args).await
+    {
+        return Some(reply);
     }
     let Some(started) = context.rpc.start(context, call) else {
         tracing::warn!(target: "distributed.core", "No handler {op} found in Scheduler");

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Running;
 use crate::context::Context;
+use crate::python_host::Closing;
 
 /// Time for peers to read what they are told.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ pub(super) async fn close(running: Running, reason: &str) {
     let Running { context, mut tasks } = running;
     tracing::info!(target: "distributed.scheduler", "Closing scheduler. Reason: {reason}");
     context.shutdown.request(reason);
+    context.python.closing(Closing::Before).await;
+    context.python.closing(Closing::Close).await;
     tracing::info!(target: "distributed.scheduler", "Scheduler closing all comms");
     for worker in context.workers.all() {
         worker.outbox.send_core(vec![WorkerMsg::Close {

@@ -1,19 +1,20 @@
-"""What code of a client sees as `dask_scheduler`: a read-only copy of the scheduler's state.
+"""What code of a client, a plugin or a preload module sees as the scheduler: a copy of its state.
 
 The scheduler is no Python object any more. This module offers the attributes of stock's `Scheduler`
 that look at its state; they are fetched when they are first touched and stay as they are until control
 returns to the event loop, so that a function sees one consistent state, as it did in stock.
 
 Tasks come as columns (packed arrays, see `TaskColumns` in `mirror.rs`) and become objects one by one
-when they are looked at.
+when they are looked at. Who looks at single tasks of many gets only these.
+
+`shell.py` adds what a scheduler offers besides its state, `plugins.py` its plugins.
 """
 
 import asyncio
-import collections
 import weakref
 from collections.abc import Mapping
 
-from .errors import decode_message, encode_message
+from .errors import decode_message
 from .frames import decode
 
 STATES = (
@@ -69,10 +70,35 @@ class _Row(_Entity):
 
 
 class WorkerState(_Row):
-    """A worker."""
+    """A worker; keeps what was last known of it when it is gone."""
 
     _name = "address"
-    _rows = "workers"
+
+    def __init__(self, scheduler, address, row):
+        super().__init__(scheduler, address)
+        self._last = row
+
+    def _row(self):
+        row = self._scheduler._light().workers.get(self.address)
+        # Another worker may have come to the same address.
+        if row is not None and row["server_id"] == self._last["server_id"]:
+            self._last = row
+        return self._last
+
+    def _identity(self):
+        return self.address, self._last["server_id"]
+
+    def __repr__(self):
+        row = self._row()
+        return "<WorkerState %r, name: %s, status: %s>" % (self.address, row["name"], row["status"])
+
+    @property
+    def memory(self):
+        return _memory_state(self._row()["memory"])
+
+    @property
+    def long_running(self):
+        return {self._scheduler._task(key) for key in self._row()["long_running"]}
 
     @property
     def status(self):
@@ -86,13 +112,11 @@ class WorkerState(_Row):
 
     @property
     def has_what(self):
-        tasks = self._scheduler._tasks()
-        return dict.fromkeys(tasks.where("holders", tasks.worker_index(self.address)))
+        return dict.fromkeys(self._scheduler._tasks().held_by(self.address))
 
     @property
     def processing(self):
-        tasks = self._scheduler._tasks()
-        return set(tasks.where("processing_on", tasks.worker_index(self.address)))
+        return set(self._scheduler._tasks().processed_by(self.address))
 
     @property
     def actors(self):
@@ -170,8 +194,10 @@ class TaskState(_Entity):
 
     def _find(self):
         """(columns, index) now; the index is None once the task is forgotten."""
-        tasks = self._scheduler._tasks()
-        return tasks, tasks.index.get(self.key)
+        return self._scheduler._row_of(self.key)
+
+    def __repr__(self):
+        return "<TaskState %r %s>" % (self.key, self.state)
 
     def _many(self, column):
         tasks, i = self._find()
@@ -183,7 +209,9 @@ class TaskState(_Entity):
 
     @property
     def state(self):
-        return STATES[self._number("states", 7)]
+        # While plugins are told of a transition, the task is where that took it.
+        now = self._scheduler._now.get(self.key)
+        return STATES[self._number("states", 7)] if now is None else now
 
     @property
     def nbytes(self):
@@ -327,17 +355,33 @@ class _Light:
         self.counter = header["counter"]
 
 
+def _memory_state(fields):
+    import inspect
+
+    from distributed.scheduler import MemoryState
+
+    # Names up to 2023.3.
+    older = {"managed_in_memory": "managed", "managed_spilled": "spilled"}
+    names = inspect.signature(MemoryState).parameters
+    return MemoryState(**{name: fields[older.get(name, name)] for name in names})
+
+
 class _Tasks:
-    """The columns of all tasks."""
+    """The columns of all tasks, or of some."""
+
+    # Only of some tasks: in a copy of all they follow from the dependencies.
+    dependents = None
 
     def __init__(self, scheduler, header, frames):
         frames = iter(frames)
         columns = {}
+        self._by_worker = {}
         self.keys = decode(next(frames))
         for name, code in header["columns"]:
             columns[name] = memoryview(bytes(next(frames))).cast(code)
         self.__dict__.update(columns)
-        self.index = {key: i for i, key in enumerate(self.keys)}
+        # Keys after these are only referred to.
+        self.index = {key: i for i, key in enumerate(self.keys[: header["rows"]])}
         self.worker_addresses = header["worker_addresses"]
         self.group_names = header["group_names"]
         self.names = header["type_names"]
@@ -355,24 +399,31 @@ class _Tasks:
     def worker(self, i):
         return self._scheduler._worker(self.worker_addresses[i])
 
-    def worker_index(self, address):
-        try:
-            return self.worker_addresses.index(address)
-        except ValueError:
-            return None
+    def processed_by(self, address):
+        return self._of_worker("processing_on", address)
 
-    def where(self, column, worker):
-        if worker is None:
-            return
-        for i in range(len(self.keys)):
-            if column == "holders":
-                found = worker in self.row("holders", i)
-            else:
-                found = self.processing_on[i] == worker + 1
-            if found:
-                yield self.at(i)
+    def held_by(self, address):
+        return self._of_worker("holders", address)
+
+    def _of_worker(self, column, address):
+        tasks = self._by_worker.get(column)
+        if tasks is None:
+            tasks = self._by_worker[column] = {}
+            for i in range(len(self.index)):
+                if column == "holders":
+                    for worker in self.row("holders", i):
+                        tasks.setdefault(worker, []).append(i)
+                elif self.processing_on[i]:
+                    tasks.setdefault(self.processing_on[i] - 1, []).append(i)
+        try:
+            worker = self.worker_addresses.index(address)
+        except ValueError:
+            return []
+        return [self.at(i) for i in tasks.get(worker, ())]
 
     def dependents_of(self, i):
+        if self.dependents is not None:
+            return self.row("dependents", i)
         if self._dependents is None:
             self._dependents = {}
             for j in range(len(self.keys)):
@@ -388,18 +439,18 @@ class _TasksByKey(Mapping):
         self._scheduler = scheduler
 
     def __getitem__(self, key):
-        if key not in self._scheduler._tasks().index:
+        if key not in self:
             raise KeyError(key)
         return self._scheduler._task(key)
 
     def __contains__(self, key):
-        return key in self._scheduler._tasks().index
+        return key in self._scheduler._now or self._scheduler._row_of(key)[1] is not None
 
     def __iter__(self):
         return iter(list(self._scheduler._tasks().index))
 
     def __len__(self):
-        return len(self._scheduler._tasks().index)
+        return self._scheduler._light().totals["tasks"]
 
     def __repr__(self):
         return "<%d tasks>" % len(self)
@@ -424,58 +475,70 @@ class _Exceptions(Mapping):
         return sum(1 for _ in self)
 
 
-# Methods of stock's Scheduler that are RPCs of the native one: name and op.
-_METHODS = {
-    "get_comm_cost": None,
-    "get_events": "events",
-    "log_event": "log_event",
-    "get_logs": "get_logs",
-    "get_who_has": "who_has",
-    "get_has_what": "has_what",
-    "get_ncores": "ncores",
-    "get_ncores_running": "ncores_running",
-    "get_processing": "processing",
-    "get_nbytes": "nbytes",
-    "get_task_status": "get_task_status",
-    "get_task_prefix_states": "get_task_prefix_states",
-    "get_task_stream": "get_task_stream",
-    "get_metadata": "get_metadata",
-    "set_metadata": "set_metadata",
-    "identity": "identity",
-    "adaptive_target": "adaptive_target",
-    "workers_to_close": "workers_to_close",
-    "story": None,
-    # Coroutines in stock.
-    "broadcast": "broadcast",
-    "retire_workers": "retire_workers",
-    "restart": "restart",
-    "restart_workers": "restart_workers",
-    "gather": "gather",
-    "scatter": "scatter",
-    "replicate": "replicate",
-    "rebalance": "rebalance",
-    "get_call_stack": "call_stack",
-    "get_profile": "profile",
-}
+class Computation:
+    """What a client computed, from the first graph to the end of the work."""
+
+    def __init__(self, scheduler, fields):
+        try:
+            from distributed.client import SourceCode
+        except ImportError:  # before 2023.3.1 the code was one text
+
+            def frame(frame):
+                return frame
+        else:
+
+            def frame(frame):
+                return SourceCode(*frame) if isinstance(frame, (tuple, list)) else frame
+
+        self._scheduler = scheduler
+        self._groups = fields["groups"]
+        self.id = fields["id"]
+        self.start = fields["start"]
+        self.annotations = dict(fields["annotations"])
+        self.code = [c if isinstance(c, str) else tuple(map(frame, c)) for c in fields["code"]]
+
+    @property
+    def groups(self):
+        groups = self._scheduler.task_groups
+        return {groups[name] for name in self._groups if name in groups}
+
+    @property
+    def stop(self):
+        return max((group.stop for group in self.groups), default=-1)
+
+    @property
+    def states(self):
+        states = dict.fromkeys(STATES, 0)
+        for group in self.groups:
+            for state, count in group.states.items():
+                states[state] += count
+        return states
+
+    def __repr__(self):
+        counts = ", ".join("%s: %d" % item for item in sorted(self.states.items()) if item[1])
+        return "<Computation %s: Tasks: %s>" % (self.id, counts)
 
 
-class Scheduler:
-    """`dask_scheduler`. `ask(what, fields, frames)` puts a question to the native scheduler."""
+class State:
+    """The state of the scheduler. `ask(what, fields, frames)` puts a question to the native one."""
 
     def __init__(self, ask, basics):
         self._ask = ask
         self._cached_light = None
         self._cached_tasks = None
+        # Single tasks: (columns, index).
+        self._rows = {}
         self._details = {}
         self._task_objects = weakref.WeakValueDictionary()
         self._worker_objects = weakref.WeakValueDictionary()
-        self._plugins = {}
-        self._seen = {}
-        self._detailed = False
+        # What plugins are being told of: states by key, and keys of which they are told next.
+        self._now = {}
+        self._coming = ()
+        # Rows of workers of whose coming plugins were told, and of whose leaving they were not.
+        self._arrived = {}
         self.address = basics["address"]
         self.id = basics["id"]
-        self.started = basics["started"]
-        self.services = {}
+        self.started = self.time_started = basics["started"]
         self.tasks = _TasksByKey(self)
 
     # What was fetched is forgotten when control returns to the event loop.
@@ -484,9 +547,36 @@ class Scheduler:
         self._install(*self._ask("snapshot", {"scope": scope}))
 
     def _install(self, header, frames):
-        self._cached_light = _Light(header)
+        self._cached_light = light = _Light(header)
+        for address, row in self._arrived.items():
+            light.workers.setdefault(address, row)
         if frames:
             self._cached_tasks = _Tasks(self, header, frames)
+        self._forget_later()
+
+    def _row_of(self, key):
+        if self._cached_tasks is None and key not in self._rows:
+            self._fetch_rows(key)
+        tasks = self._cached_tasks
+        if tasks is not None:
+            return tasks, tasks.index.get(key)
+        return self._rows[key]
+
+    def _fetch_rows(self, key):
+        keys = [k for k in self._coming if k not in self._rows] if key in self._coming else []
+        keys.append(key)
+        header, frames = self._ask("tasks", {"keys": keys})
+        tasks = _Tasks(self, header, frames)
+        if tasks.dependents is None:
+            # There are so few tasks that all of them came.
+            self._install(header, ())
+            self._cached_tasks = tasks
+            return
+        for k in keys:
+            self._rows[k] = tasks, tasks.index.get(k)
+        self._forget_later()
+
+    def _forget_later(self):
         try:
             asyncio.get_running_loop().call_soon(self._forget)
         except RuntimeError:
@@ -495,6 +585,7 @@ class Scheduler:
 
     def _forget(self):
         self._cached_light = self._cached_tasks = None
+        self._rows.clear()
         self._details.clear()
 
     def _light(self):
@@ -514,9 +605,14 @@ class Scheduler:
         return task
 
     def _worker(self, address):
-        worker = self._worker_objects.get(address)
+        row = self._light().workers.get(address)
+        if row is None:
+            # It left between two questions.
+            row = {"address": address, "name": address, "server_id": None, "status": "closed"}
+        name = address, row["server_id"]
+        worker = self._worker_objects.get(name)
         if worker is None:
-            worker = self._worker_objects[address] = WorkerState(self, address)
+            worker = self._worker_objects[name] = WorkerState(self, address, row)
         return worker
 
     def _detail_of(self, key):
@@ -584,8 +680,50 @@ class Scheduler:
         return self._in_state("no-worker")
 
     @property
-    def events(self):
-        return self.get_events()
+    def replicated_tasks(self):
+        tasks = self._tasks()
+        return {tasks.at(i) for i in range(len(tasks.index)) if len(tasks.row("holders", i)) > 1}
+
+    @property
+    def bandwidth_workers(self):
+        return {
+            (peer, address): bandwidth
+            for address, measured in self._bandwidths()
+            for peer, bandwidth in measured.get("workers", {}).items()
+        }
+
+    @property
+    def bandwidth_types(self):
+        types = {}
+        for _, measured in self._bandwidths():
+            for name, bandwidth in measured.get("types", {}).items():
+                types.setdefault(name, []).append(bandwidth)
+        return {name: sum(found) / len(found) for name, found in types.items()}
+
+    def _bandwidths(self):
+        for address, row in self._light().workers.items():
+            measured = row["metrics"].get("bandwidth")
+            if isinstance(measured, dict):
+                yield address, measured
+
+    @property
+    def host_info(self):
+        hosts = {}
+        for address, row in self._light().workers.items():
+            info = hosts.setdefault(row["host"], {"addresses": set(), "nthreads": 0})
+            info["addresses"].add(address)
+            info["nthreads"] += row["nthreads"]
+        return hosts
+
+    @property
+    def computations(self):
+        _, frames = self._ask("computations")
+        return [Computation(self, fields) for fields in decode_message(frames)["computations"]]
+
+    @property
+    def transition_log(self):
+        _, frames = self._ask("transition_log", {})
+        return [tuple(row) for row in decode_message(frames)["rows"]]
 
     # Figures.
 
@@ -614,136 +752,9 @@ class Scheduler:
         return self._light().counter
 
     @property
-    def status(self):
-        from distributed.core import Status
-
-        return Status.running
-
-    @property
-    def loop(self):
-        from tornado.ioloop import IOLoop
-
-        return IOLoop.current()
-
-    @property
-    def extensions(self):
-        # What stock has when an extension is turned off. Theirs is state of the native scheduler,
-        # which is reached through the methods below.
-        return collections.defaultdict(lambda: None)
-
-    # Plugins of this process; told of transitions while there is any.
-
-    @property
-    def plugins(self):
-        return PluginTable(self)
-
-    def add_plugin(self, plugin=None, idempotent=False, name=None, **kwargs):
-        """Have `plugin.transition` called for what happens from now on."""
-        if isinstance(plugin, type):
-            plugin = plugin(self, **kwargs)
-        name = name or getattr(plugin, "name", None) or "%s-%d" % (type(plugin).__name__, id(plugin))
-        if name in self._plugins and idempotent:
-            return
-        # What workers tell with each result is a lot; progress bars have no use for it.
-        if not type(plugin).__module__.startswith("distributed.diagnostics.progress"):
-            self._detailed = True
-        fields = {"on": True, "detailed": self._detailed}
-        header, frames = self._ask("observe", fields)
-        self._plugins[name] = plugin
-        self._seen[name] = header["counter"]
-        self._install(header, frames)
-
-    def remove_plugin(self, name=None, plugin=None):
-        """Take a plugin out."""
-        if name is None:
-            name = next((n for n, p in self._plugins.items() if p is plugin), None)
-        self._plugins.pop(name)
-        self._seen.pop(name, None)
-        if not self._plugins:
-            self._detailed = False
-            self._ask("observe", {"on": False})
-
-    def _transition(self, sequence, key, start, finish, stimulus_id, details):
-        """Pass a state change on; `details` are what the worker told."""
-        import logging
-
-        start, finish = STATES[start], STATES[finish]
-        if finish == "erred" and start == "processing":
-            # Without details it must still be there: plugins ask whether there is one.
-            details.setdefault("exception", True)
-            details.setdefault("traceback", None)
-        for name, plugin in list(self._plugins.items()):
-            if sequence <= self._seen.get(name, 0) or not hasattr(plugin, "transition"):
-                continue
-            try:
-                plugin.transition(key, start, finish, stimulus_id=stimulus_id, **details)
-            except Exception:
-                logging.getLogger("distributed.scheduler").exception("Plugin %s failed", name)
-
-    def _restarted(self):
-        for plugin in list(self._plugins.values()):
-            if hasattr(plugin, "restart"):
-                plugin.restart(self)
-
-    # Methods that the native scheduler serves as RPCs.
-
-    def _call(self, method, args, kwargs):
-        import inspect
-
-        from distributed.scheduler import Scheduler as Stock
-
-        function = getattr(Stock, method)
-        bound = inspect.signature(function).bind(self, *args, **kwargs)
-        arguments = dict(bound.arguments)
-        arguments.pop(next(iter(arguments)))
-        arguments.pop("comm", None)
-        arguments.update(arguments.pop("kwargs", {}))
-        message = encode_message({"op": _METHODS[method], **arguments})
-        if inspect.iscoroutinefunction(function):
-            return asyncio.get_running_loop().run_in_executor(None, self._rpc, message)
-        return self._rpc(message)
-
-    def _rpc(self, message):
-        from distributed.protocol import deserialize
-        from distributed.protocol.serialize import Serialized
-
-        _, frames = self._ask("rpc", {}, message)
-        result = decode_message(frames)["result"]
-        if isinstance(result, dict) and result.get("status") == "uncaught-error":
-            from distributed.core import clean_exception
-
-            fields = {
-                name: deserialize(value.header, value.frames) if isinstance(value, Serialized) else value
-                for name, value in result.items()
-            }
-            _, exception, tb = clean_exception(**fields)
-            raise exception.with_traceback(tb)
-        return result
-
-    def __getattr__(self, name):
-        if _METHODS.get(name):
-            return lambda *args, **kwargs: self._call(name, args, kwargs)
-        raise AttributeError(
-            "dask_scheduler has no %r here: the scheduler is a native program, and this is a read-only "
-            "mirror of its state" % name
-        )
-
-    def __repr__(self):
-        return "<Scheduler %r (mirror)>" % self.address
-
-
-class PluginTable(dict):
-    """`dask_scheduler.plugins`: a dict by name; a list of plugins in releases up to 2021.11."""
-
-    def __init__(self, scheduler):
-        super().__init__(scheduler._plugins)
-        self._scheduler = scheduler
-
-    def __contains__(self, plugin):
-        if isinstance(plugin, str):
-            return dict.__contains__(self, plugin)
-        return any(plugin is one for one in self.values())
-
-    def remove(self, plugin):
-        """As a list has it."""
-        self._scheduler.remove_plugin(plugin=plugin)
+    def memory(self):
+        fields = dict.fromkeys(("process", "unmanaged_old", "managed", "spilled"), 0)
+        for row in self._light().workers.values():
+            for name in fields:
+                fields[name] += row["memory"][name]
+        return _memory_state(fields)

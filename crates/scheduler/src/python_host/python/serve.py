@@ -49,6 +49,15 @@ def die_with_parent(parent):
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
+def find_uploads():
+    """Make what clients uploaded to the scheduler importable."""
+    folder = os.environ.get("OXIDASK_PYTHON_HOST_DIRECTORY")
+    if not folder or folder in sys.path or not os.path.isdir(folder):
+        return
+    archives = [name for name in os.listdir(folder) if name.endswith((".zip", ".egg", ".pyz"))]
+    sys.path[:0] = [folder] + [os.path.join(folder, name) for name in archives]
+
+
 def answer(request, frames):
     """(header, frames) of the answer to one request that needs no view of the scheduler."""
     try:
@@ -61,6 +70,7 @@ def answer(request, frames):
         if request["op"] == "expand":
             from .expand import expand
 
+            find_uploads()
             return expand(request, frames)
         raise ValueError("unknown request %r" % (request["op"],))
     except Exception as error:

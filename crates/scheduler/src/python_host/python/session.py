@@ -2,13 +2,11 @@
 
 One process, which lives as long as it is used: what a function leaves at `dask_scheduler` is found by
 the next one. Functions run in the event loop, as in stock; a blocking one holds up others here, never
-the scheduler.
-
-Not here yet: scheduler plugins. They would be kept in `Session.mirror.plugins` by a request of their
-own, and be told of more than transitions.
+the scheduler. Plugins and preload modules live here, too.
 """
 
 import asyncio
+import collections
 import inspect
 import itertools
 import logging
@@ -21,6 +19,8 @@ from .serve import answer, die_with_parent
 
 # Seconds that the native scheduler may take for one question.
 PATIENCE = 300
+# Hooks that are passed on to plugins before others may run.
+HOOKS_AT_ONCE = 500
 
 
 class Session:
@@ -33,6 +33,10 @@ class Session:
         self._running = {}
         self._feeds = {}
         self._background = set()
+        # Messages with hooks, and the task that works them off.
+        self._hooks = collections.deque()
+        self._telling = None
+        self._pinned = False
         self._loop = self._ended = None
         self._basics = None
         self._mirror = None
@@ -41,7 +45,7 @@ class Session:
     def mirror(self):
         """What functions get as `dask_scheduler`."""
         if self._mirror is None:
-            from .mirror import Scheduler
+            from .shell import Scheduler
 
             self._mirror = Scheduler(self.ask, self._basics)
         return self._mirror
@@ -88,10 +92,12 @@ class Session:
             waiting = self._feeds.get(number)
             if waiting is not None:
                 waiting.set()
-        elif op == "transitions":
-            self._transitions(header, frames)
-        elif op == "restarted":
-            self.mirror._restarted()
+        elif op == "hooks":
+            self._hooks.append((header["items"], frames))
+            if self._telling is None or self._telling.done():
+                self._telling = self._loop.create_task(self._tell_plugins())
+        elif hasattr(self, "_do_" + op):
+            self._start(number, self._do(getattr(self, "_do_" + op), header, frames))
         elif op == "basics":
             self._basics = header
         else:
@@ -102,17 +108,112 @@ class Session:
         task = self._running[number] = self._loop.create_task(coroutine)
         task.add_done_callback(lambda _: self._running.pop(number, None))
 
-    def _transitions(self, header, frames):
+    # Plugins and what else lasts
+
+    async def _tell_plugins(self):
+        while self._hooks:
+            items, frames = self._hooks.popleft()
+            for number, _ in enumerate(self.mirror._told(items, frames), 1):
+                if number % HOOKS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self.mirror._coming = ()
+            self._send({"op": "taken"})
+
+    async def _told_all(self):
+        """Until plugins know what happened before."""
+        if self._telling is not None and not self._telling.done():
+            await self._telling
+
+    def _pin(self):
+        """Tell the scheduler whether this process may be ended when it is idle."""
+        pinned = bool(self._background) or (self._mirror is not None and self._mirror._is_lasting())
+        if pinned != self._pinned:
+            self._pinned = pinned
+            self._send({"op": "pin", "on": pinned})
+
+    async def _do(self, work, header, frames):
+        """Answer a request with the map, or the map and the message, that `work` gives."""
+        from .errors import encode_message, failure
+
+        try:
+            answer = await work(header, frames)
+            answer, message = answer if isinstance(answer, tuple) else (answer, None)
+            reply = {"status": "OK", **(answer or {})}, []
+            if message is not None:
+                reply = reply[0], encode_message(message)
+        except asyncio.CancelledError:
+            reply = {"status": "cancelled"}, []
+        except (Exception, SystemExit) as error:
+            reply = failure(error, "uncaught-error")
+        self._pin()
+        self._send({**reply[0], "op": "reply", "id": header["id"]}, reply[1])
+
+    async def _do_register_plugin(self, header, frames):
+        from distributed.diagnostics.plugin import SchedulerPlugin
+        from distributed.protocol import pickle
+
+        plugin = pickle.loads(bytes(frames[0]))
+        if not isinstance(plugin, SchedulerPlugin):
+            raise TypeError("a scheduler plugin must be a SchedulerPlugin, not %r" % type(plugin).__name__)
+        name, added = await self.mirror._register(plugin, header["name"], header["idempotent"])
+        return {"name": name, "added": added}
+
+    async def _do_unregister_plugin(self, header, frames):
+        self.mirror.remove_plugin(header["name"])
+
+    async def _do_preload(self, header, frames):
+        from .preloads import load
+
+        return await load(self.mirror, list(header["names"]), header["argv"])
+
+    async def _do_closing(self, header, frames):
+        from .preloads import teardown
+
+        await self._told_all()
+        if header["phase"] == "before":
+            await self.mirror._call_all("before_close")
+            await teardown(self.mirror)
+        else:
+            await self.mirror._call_all("close")
+
+    async def _do_handle(self, header, frames):
         from .errors import decode_message
 
-        for sequence, key, start, finish, stimulus_id, raw in header["items"]:
-            details = {}
-            if raw:
-                details = decode_message(frames[:raw])
-                frames = frames[raw:]
-                for name in ("op", "key", "stimulus_id"):
-                    details.pop(name, None)
-            self.mirror._transition(sequence, key, start, finish, stimulus_id, details)
+        arguments = decode_message(frames)
+        if header["sender"] == "request":
+            handler = self.mirror.handlers[header["handler"]]
+            first = list(inspect.signature(handler).parameters)[:1]
+            # Up to 2022.10 handlers were given the connection first.
+            leading = (None,) if first == ["comm"] else ()
+        else:
+            handler, leading = self.mirror.stream_handlers[header["handler"]], ()
+            arguments[header["sender"]] = header["name"]
+        result = handler(*leading, **arguments)
+        if inspect.isawaitable(result):
+            result = await result
+        return {}, {"result": result}
+
+    async def _do_workers_to_close(self, header, frames):
+        from distributed.scheduler import Scheduler as Stock
+
+        from .errors import decode_message
+
+        await self._told_all()
+        return {}, {"result": list(Stock.workers_to_close(self.mirror, **decode_message(frames)))}
+
+    async def _do_load_policies(self, header, frames):
+        self.mirror.load_policies()
+
+    async def _do_run_policies(self, header, frames):
+        self.mirror.run_policies()
+
+    async def _do_performance_report(self, header, frames):
+        from distributed.scheduler import Scheduler as Stock
+
+        from .errors import decode_message
+
+        arguments = decode_message(frames)
+        return {}, {"result": await Stock.performance_report(self.mirror, **arguments)}
 
     # run_on_scheduler
 
@@ -120,6 +221,7 @@ class Session:
         from .errors import encode_message, failure
 
         serializers = header.get("serializers")
+        await self._told_all()
         try:
             parts = self._load(header, frames)
             message = await self._call(parts, header.get("wait", True))
@@ -128,6 +230,7 @@ class Session:
             reply = {"status": "cancelled"}, []
         except Exception as error:
             reply = failure(error, "uncaught-error", serializers)
+        self._pin()
         self._send({**reply[0], "op": "reply", "id": header["id"]}, reply[1])
 
     def _load(self, header, frames):
@@ -153,7 +256,7 @@ class Session:
             if not wait:
                 task = self._loop.create_task(function(*args, **kwargs))
                 self._background.add(task)
-                task.add_done_callback(self._background.discard)
+                task.add_done_callback(self._background_done)
                 result = None
             else:
                 result = function(*args, **kwargs)
@@ -165,6 +268,10 @@ class Session:
             # It would end this process; in stock it ends nothing but the call either.
             return error_message(RuntimeError("SystemExit: %s" % error))
         return {"status": "OK", "result": to_serialize(result)}
+
+    def _background_done(self, task):
+        self._background.discard(task)
+        self._pin()
 
     # feed
 

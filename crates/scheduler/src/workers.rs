@@ -156,7 +156,7 @@ impl WorkerTable {
         inner.by_id.values().find(of_nanny).map(|w| w.release)
     }
 
-    /// All workers in order of registration.
+    /// All workers by address, the order that stock has.
     pub fn all(&self) -> Vec<Arc<WorkerEntry>> {
         let inner = self.inner.read();
         let ids = inner.by_address.values();

@@ -243,6 +243,12 @@ pub enum Event {
         /// True is the default.
         queueable: bool,
     },
+    /// These workers, and no others, take part in something the core does not know (a P2P shuffle):
+    /// [`crate::Scheduler::workers_to_close`] leaves them out. Unknown addresses are passed over.
+    KeepWorkers {
+        /// Addresses.
+        workers: Vec<Arc<str>>,
+    },
     /// Pin keys to workers (`set_restrictions`); no addresses lifts the restriction.
     SetRestrictions {
         /// Addresses allowed for each key.

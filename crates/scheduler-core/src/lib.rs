@@ -79,6 +79,9 @@ pub struct Scheduler {
     observe: bool,
     observe_changes: bool,
 
+    /// Addresses of workers that must not be closed to save resources.
+    kept_workers: std::collections::HashSet<Arc<str>>,
+
     stealing: policy::stealing::Stealing,
     memory_manager: policy::memory_manager::MemoryManager,
     timers: stimuli::Timers,
@@ -157,6 +160,7 @@ impl Scheduler {
             observe: false,
             observe_changes: false,
             stealing: policy::stealing::Stealing::new(config.work_stealing),
+            kept_workers: std::collections::HashSet::new(),
             memory_manager: policy::memory_manager::MemoryManager::new(config.amm_start),
             timers: stimuli::Timers::default(),
             no_workers_since: None,

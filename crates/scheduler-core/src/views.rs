@@ -616,7 +616,7 @@ impl Scheduler {
 
     /// Task prefixes, oldest first.
     pub fn task_prefixes(&self) -> impl Iterator<Item = PrefixView<'_>> {
-        self.groups.prefixes().iter().map(|prefix| PrefixView {
+        self.groups.prefixes().into_iter().map(|prefix| PrefixView {
             scheduler: self,
             prefix,
         })

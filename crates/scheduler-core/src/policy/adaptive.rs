@@ -86,7 +86,8 @@ impl Scheduler {
 
     /// Workers that can be closed at least cost: idle ones with little data. `group` names the group
     /// of a worker; groups are closed together. Without limits, enough workers stay to hold twice the
-    /// present data. Workers with tasks that left their thread pool are never chosen.
+    /// present data. Workers with tasks that left their thread pool are never chosen, nor those of
+    /// [`crate::event::Event::KeepWorkers`].
     pub fn workers_to_close(
         &self,
         how: &WorkersToClose,
@@ -143,7 +144,7 @@ impl Scheduler {
         let mut groups: Vec<Group> = Vec::new();
         for &id in self.workers.sorted() {
             let w = &self.workers[id];
-            if !w.long_running.is_empty() {
+            if !w.long_running.is_empty() || self.kept_workers.contains(w.address()) {
                 continue;
             }
             let name = group(id);

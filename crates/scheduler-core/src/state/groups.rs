@@ -151,10 +151,12 @@ pub(crate) struct Prefix {
     pub(crate) never_stolen: bool,
     /// Tasks put up for stealing on a guess of their duration.
     pub(crate) unknown_durations: IdSet<TaskId>,
+    /// Order of creation.
+    serial: u64,
 }
 
 impl Prefix {
-    fn new(name: Arc<str>, default_duration: Option<f64>) -> Self {
+    fn new(name: Arc<str>, default_duration: Option<f64>, serial: u64) -> Self {
         Self {
             name,
             totals: Totals::default(),
@@ -166,6 +168,7 @@ impl Prefix {
             in_processing: 0,
             never_stolen: default_duration.is_some_and(|d| d <= 0.001),
             unknown_durations: IdSet::default(),
+            serial,
         }
     }
 
@@ -207,7 +210,7 @@ pub(crate) struct GroupTable {
     /// Prefixes with tasks on workers, oldest first.
     pub(crate) processing_prefixes: Vec<PrefixId>,
     default_durations: Names<f64>,
-    next_serial: u64,
+    last_serial: u64,
     /// The last tuple key's collection and its group: keys of one collection come in a row.
     recent: Option<(Key, GroupId)>,
     /// The same for text keys: the part that says the group.
@@ -236,11 +239,11 @@ impl GroupTable {
             prefix_names: Names::default(),
             processing_prefixes: Vec::new(),
             default_durations,
-            next_serial: 0,
+            last_serial: 0,
             recent: None,
             recent_text: None,
             missing: Box::new(Group::new("".into(), PrefixId(u32::MAX), 0)),
-            missing_prefix: Box::new(Prefix::new("".into(), None)),
+            missing_prefix: Box::new(Prefix::new("".into(), None, 0)),
         }
     }
 
@@ -276,13 +279,38 @@ impl GroupTable {
         id
     }
 
+    fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
+    }
+
+    /// Groups and prefixes made from now on have a greater serial number than this.
+    pub(crate) fn last_serial(&self) -> u64 {
+        self.last_serial
+    }
+
+    /// Has the group, and its prefix, count as made now, if they were made with a serial number in
+    /// `made`.
+    pub(crate) fn made_now(&mut self, id: GroupId, made: &std::ops::Range<u64>) {
+        if !made.contains(&self.group(id).serial) {
+            return;
+        }
+        let serial = self.next_serial();
+        let group = self.group_mut(id);
+        group.serial = serial;
+        let prefix = group.prefix;
+        if made.contains(&self.prefix(prefix).serial) {
+            self.prefix_mut(prefix).serial = serial;
+        }
+    }
+
     fn add_group(&mut self, name: Arc<str>, prefix: &str) -> GroupId {
         let prefix = match self.prefix_names.get(prefix) {
             Some(&id) => id,
             None => self.add_prefix(prefix.into()),
         };
-        let group = Box::new(Group::new(Arc::clone(&name), prefix, self.next_serial));
-        self.next_serial += 1;
+        let serial = self.next_serial();
+        let group = Box::new(Group::new(Arc::clone(&name), prefix, serial));
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.groups.get_mut(id.0 as usize) {
@@ -303,7 +331,9 @@ impl GroupTable {
     fn add_prefix(&mut self, name: Arc<str>) -> PrefixId {
         let id = PrefixId(self.prefixes.len() as u32);
         let default = self.default_durations.get(&name).copied();
-        self.prefixes.push(Prefix::new(Arc::clone(&name), default));
+        let serial = self.next_serial();
+        self.prefixes
+            .push(Prefix::new(Arc::clone(&name), default, serial));
         self.prefix_names.insert(name, id);
         id
     }
@@ -509,8 +539,10 @@ impl GroupTable {
     }
 
     /// Prefixes, oldest first.
-    pub(crate) fn prefixes(&self) -> &[Prefix] {
-        &self.prefixes
+    pub(crate) fn prefixes(&self) -> Vec<&Prefix> {
+        let mut prefixes: Vec<&Prefix> = self.prefixes.iter().collect();
+        prefixes.sort_unstable_by_key(|p| p.serial);
+        prefixes
     }
 
     pub(crate) fn group_by_name(&self, name: &str) -> Option<&Group> {

@@ -34,6 +34,8 @@ struct Entry {
 #[derive(Default)]
 struct Intake {
     entries: Vec<Entry>,
+    /// Serial numbers of the groups and prefixes it brought.
+    new_groups: std::ops::Range<u64>,
     edges: Vec<TaskId>,
     /// Tasks of earlier graphs that this one refers to.
     referenced: Vec<TaskId>,
@@ -42,7 +44,9 @@ struct Intake {
 impl Scheduler {
     pub(super) fn update_graph(&mut self, mut update: GraphUpdate) {
         let mut tasks = std::mem::take(&mut update.tasks);
+        let before = self.groups.last_serial();
         let mut intake = self.register(&tasks);
+        intake.new_groups = before + 1..self.groups.last_serial() + 1;
         self.resolve_edges(&tasks, &mut intake);
         let mut wanted: Vec<TaskId> = Vec::with_capacity(update.keys.len());
         let mut lost: Vec<Key> = Vec::new();
@@ -184,7 +188,8 @@ impl Scheduler {
         }
     }
 
-    /// Walks from the wanted tasks along the edges of this graph.
+    /// Walks from the wanted tasks along the edges of this graph. New groups are listed in the order
+    /// of that walk, outputs first, whatever order the client sent tasks in.
     fn mark_reachable(&mut self, wanted: &[TaskId], intake: &mut Intake) {
         let mut stack: Vec<TaskId> = wanted.to_vec();
         let mut seen_referenced = IdSet::default();
@@ -200,6 +205,10 @@ impl Scheduler {
                 continue;
             }
             entry.reachable = true;
+            if !intake.new_groups.is_empty() {
+                self.groups
+                    .made_now(self.tasks[id].group, &intake.new_groups);
+            }
             stack.extend_from_slice(intake.edges.get(entry.edges.clone()).unwrap_or_default());
         }
     }

@@ -141,8 +141,14 @@ pub async fn replicate_keys(
 pub async fn rebalance(context: Arc<Context>, call: Call) -> Reply {
     let ok = || Value::map([("status", "OK")]);
     let keys = call.opt_keys("keys")?;
-    let workers = named_workers(&context, &call)?;
-    let ids: Option<Vec<_>> = workers.map(|workers| workers.iter().map(|w| w.id).collect());
+    let names = call.opt_texts("workers")?;
+    let known = |name: &String| match context.workers.resolve(name) {
+        Some(worker) => Ok(worker.id),
+        None => Err(RpcError::key_error(name.as_str())),
+    };
+    let ids = names
+        .map(|names| names.iter().map(known).collect::<Result<Vec<_>, _>>())
+        .transpose()?;
     if keys.as_ref().is_some_and(Vec::is_empty) {
         return Ok(ok());
     }

@@ -1,15 +1,20 @@
 //! The scheduler's part of P2P shuffles: workers move the data among themselves; here is agreed who
 //! gets which output, when all inputs are in, and what happens when somebody leaves.
 //!
-//! Served for workers from 2024.11.0 on, whose barrier task carries the spec of the shuffle. Others
-//! get an error that says so.
+//! Served for every release whose workers have shuffles of this kind (since 2022.05.1), also where
+//! stock of that release would fail when a worker leaves: the run starts again if workers can be told
+//! that it is over.
 //!
-//! Reading order: `spec` (what the barrier task says), `state` (shuffles going on), here the ops.
+//! Reading order: `protocol` (how releases differ), `request` and `spec` (what a worker says of a
+//! shuffle), `tasks` (what the core knows of it), `state` (shuffles going on), here the ops.
 
+mod protocol;
+mod request;
 mod spec;
 mod state;
+mod tasks;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,35 +23,28 @@ use oxidask_scheduler_core::Scheduler;
 use oxidask_scheduler_core::effect::TransitionEffect;
 use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::task::TaskState;
-use oxidask_wire::message::worker::RunSpec;
 use oxidask_wire::value::Value;
 
 use super::ops::Ops;
 use super::wait::lock;
 use crate::context::Context;
+use crate::core_thread::CoreStopped;
 use crate::handlers::broadcast::{self, OnError};
 use crate::hooks::Extension;
 use crate::rpc::{Call, Reply, RpcError, RpcTable};
 use crate::workers::WorkerEntry;
-use spec::{ShuffleSpec, SpecError};
-use state::{ConsistencyError, Ended, Shuffles};
+use protocol::{AnswerForm, Protocol};
+use request::{Description, Request};
+use spec::{Partition, SpecError};
+use state::{ConsistencyError, Ended, NewShuffle, Shuffles};
+use tasks::{OutputTask, Surroundings};
 
-/// What the key of a barrier task begins with.
-const BARRIER_PREFIX: &str = "shuffle-barrier-";
 /// Ended shuffles remembered until the worker whose loss ended them is reported.
 const MAX_ARCHIVED: usize = 1000;
 /// Pause before workers that could not be reached are told again that all inputs are in.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often in a row that may bring nothing.
 const MAX_RETRIES: u32 = 3;
-
-fn barrier_key(id: &str) -> Key {
-    Key::from(format!("{BARRIER_PREFIX}{id}"))
-}
-
-fn id_of_barrier(key: &Key) -> Option<&str> {
-    key.as_str()?.strip_prefix(BARRIER_PREFIX)
-}
 
 /// The ops of shuffles.
 #[derive(Default)]
@@ -56,14 +54,6 @@ pub(crate) struct ShuffleExtension {
     archived: Mutex<VecDeque<(Arc<str>, String)>>,
 }
 
-/// What is needed to set a shuffle up.
-struct Barrier {
-    spec: ShuffleSpec,
-    workers: Vec<Arc<str>>,
-    siblings: Vec<String>,
-    span_id: Option<Arc<str>>,
-}
-
 /// Why a shuffle cannot be set up.
 #[derive(Debug, thiserror::Error)]
 enum SetUpError {
@@ -71,97 +61,80 @@ enum SetUpError {
     Consistency(#[from] ConsistencyError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Stopped(#[from] CoreStopped),
 }
 
-impl Barrier {
-    /// Looks at the barrier task of shuffle `id` for the input task `input`.
-    fn look(scheduler: &Scheduler, id: &str, input: &Key) -> Result<Self, SetUpError> {
-        let key = barrier_key(id);
-        let barrier = scheduler
-            .task(&key)
-            .ok_or_else(|| ConsistencyError::NoBarrier(key.clone()))?;
-        let state = scheduler.task(input).map(|task| task.state());
-        if state != Some(TaskState::Processing) {
-            return Err(SetUpError::Consistency(ConsistencyError::NotProcessing {
-                key: input.clone(),
-                state: state.map_or("forgotten", TaskState::as_str),
-            }));
-        }
-        let run_spec = barrier.run_spec().and_then(|spec| spec.get::<RunSpec>());
-        let Some(RunSpec::Pickled { pickle, buffers }) = run_spec else {
-            return Err(SetUpError::Spec(SpecError::Unknown));
-        };
-        let workers = match barrier.worker_restrictions() {
-            [] => scheduler
-                .workers()
-                .map(|w| Arc::clone(w.address()))
-                .collect(),
-            restricted => restricted.to_vec(),
-        };
-        let mut siblings: Vec<String> = Vec::new();
-        for output in barrier.dependents() {
-            for other in output.dependencies().filter(|other| *other.key() != key) {
-                if let Some(id) = id_of_barrier(other.key())
-                    && !siblings.iter().any(|known| known == id)
-                {
-                    siblings.push(id.to_owned());
-                }
-            }
-        }
-        let span = scheduler
-            .task(input)
-            .and_then(|task| task.group().span_id().cloned());
-        Ok(Self {
-            spec: ShuffleSpec::of_barrier(pickle.clone(), buffers.clone())?,
-            workers,
-            siblings,
-            span_id: span,
-        })
-    }
+/// What came of a request to set a shuffle up.
+struct SetUp {
+    answer: Value,
+    /// It was not going on before.
+    fresh: bool,
+    /// What the core shall know.
+    events: Vec<Event>,
 }
 
 impl ShuffleExtension {
     async fn get(self: Arc<Self>, context: Arc<Context>, call: Call) -> Reply {
-        let worker = known_worker(&context, &call)?;
-        let id = call.str("id")?;
-        let run_spec = lock(&self.shuffles).join(id, &worker.info.address);
-        let inactive = || ConsistencyError::Inactive(id.to_owned());
-        Ok(run_spec_reply(run_spec.ok_or_else(inactive)?))
+        let request = Request::get(&context, &call)?;
+        self.take_part(context, request).await
     }
 
     async fn get_or_create(self: Arc<Self>, context: Arc<Context>, call: Call) -> Reply {
-        let worker = known_worker(&context, &call)?;
-        let address = &worker.info.address;
-        let Some(id) = call.opt_str("shuffle_id")?.map(str::to_owned) else {
-            return Err(RpcError::not_implemented(
-                "P2P shuffles of releases before 2024.11.0 are not supported by this scheduler",
-            ));
-        };
-        if let Some(run_spec) = lock(&self.shuffles).join(&id, address) {
-            return Ok(run_spec_reply(run_spec));
+        let request = Request::get_or_create(&context, &call)?;
+        self.take_part(context, request).await
+    }
+
+    async fn take_part(self: Arc<Self>, context: Arc<Context>, request: Request) -> Reply {
+        // The run may be over without our knowing yet: whoever joined it would have to start again.
+        context.core.settle().await;
+        let going_on = lock(&self.shuffles).join(&request.id, request.worker.as_ref());
+        if let Some(answer) = going_on {
+            self.keep_workers(&context);
+            return Ok(answer);
         }
-        let key = call.key("key")?;
-        let barrier = {
-            let (id, key) = (id.clone(), key.clone());
-            let look = move |scheduler: &Scheduler| Barrier::look(scheduler, &id, &key);
-            context.core.query(look).await??
-        };
-        let mut shuffles = lock(&self.shuffles);
-        // Another input task may have been faster.
-        if let Some(run_spec) = shuffles.join(&id, address) {
-            return Ok(run_spec_reply(run_spec));
+        let protocol = request.protocol;
+        if matches!(request.shuffle, Description::GoingOn) {
+            return Err(protocol.refusal(&ConsistencyError::Inactive(request.id)));
         }
-        let run_spec = shuffles.create(
-            &id,
-            &barrier.spec,
-            barrier.workers,
-            &barrier.siblings,
-            barrier.span_id.as_deref(),
-            address,
-        );
+        // From now on, so that nothing is missed between setting up and observing.
         context.observe_transitions();
-        tracing::info!("Shuffle {id} initialized by task {key} executed on worker {address}");
-        Ok(run_spec_reply(run_spec))
+        let shuffles = Arc::clone(&self.shuffles);
+        let set_up = move |state: &Scheduler| set_up(&mut lock(&shuffles), state, &request);
+        let done = match context.core.query(set_up).await {
+            Ok(done) => done,
+            Err(stopped) => Err(SetUpError::from(stopped)),
+        };
+        match done {
+            Ok(done) => {
+                if !done.fresh {
+                    context.unobserve_transitions();
+                }
+                context.core.send_batch(done.events);
+                self.keep_workers(&context);
+                Ok(done.answer)
+            }
+            Err(error) => {
+                context.unobserve_transitions();
+                Err(match error {
+                    SetUpError::Consistency(error) => protocol.refusal(&error),
+                    SetUpError::Spec(error) => error.into(),
+                    SetUpError::Stopped(stopped) => stopped.into(),
+                })
+            }
+        }
+    }
+
+    /// The workers that a worker has to tell that all inputs are in (2022.12.1 to 2023.1.1).
+    async fn participating_workers(self: Arc<Self>, _: Arc<Context>, call: Call) -> Reply {
+        let id = call.str("id")?;
+        let all = lock(&self.shuffles).all_participants(id);
+        Ok(Value::array(all.map_err(|_| RpcError::key_error(id))?))
+    }
+
+    /// A worker has handed out all outputs (up to 2023.1.0). The shuffle ends with its barrier.
+    async fn register_complete(self: Arc<Self>, _: Arc<Context>, _: Call) -> Reply {
+        Ok(Value::Nil)
     }
 
     /// All inputs have been sent: tells everybody who takes part, then lets the barrier task end.
@@ -225,28 +198,37 @@ impl ShuffleExtension {
             context.core.query(look).await?
         };
         let before = before.ok_or_else(|| RpcError::key_error(key.clone()))?;
-        if lock(&self.shuffles).pin(&id, run_id, &key, before)? {
+        let release = context.workers.release_at(&worker);
+        let protocol = Protocol::of(release.unwrap_or(call.caller.release));
+        let pinned = lock(&self.shuffles).pin(&id, run_id, &key, before);
+        if pinned.map_err(|error| protocol.refusal(&error))? {
             let restrictions = vec![(key, Some(vec![worker]))];
             context.core.send(Event::SetRestrictions { restrictions });
         }
         Ok(Value::map([("status", "OK")]))
     }
 
-    /// Ends a shuffle: those who take part drop its data.
-    fn end(&self, context: &Arc<Context>, id: &str, reason: impl FnOnce(&Ended) -> String) {
+    /// Tells the core who takes part in shuffles, if that has changed: they must not be closed to save
+    /// resources.
+    fn keep_workers(&self, context: &Arc<Context>) {
+        // Told under the lock, so that the core hears in order.
+        let mut shuffles = lock(&self.shuffles);
+        if let Some(workers) = shuffles.changed_busy_workers() {
+            context.core.send(Event::KeepWorkers { workers });
+        }
+    }
+
+    /// Ends a shuffle: those who take part drop its data. Whether it can be run again.
+    fn end(&self, context: &Arc<Context>, id: &str, reason: impl FnOnce(&Ended) -> String) -> bool {
         let Some(ended) = lock(&self.shuffles).end(id) else {
-            return;
+            return false;
         };
         context.unobserve_transitions();
-        let message = Value::map([
-            ("op", Value::from("shuffle-fail")),
-            ("shuffle_id", id.into()),
-            ("run_id", ended.run_id.into()),
-            ("message", reason(&ended).into()),
-        ]);
+        self.keep_workers(context);
+        let over = ended.protocol.over(id, ended.run_id, &reason(&ended));
         for address in &ended.participants {
-            if let Some(worker) = context.workers.at(address) {
-                worker.outbox.send_message(message.clone());
+            if let (Some(worker), Some(over)) = (context.workers.at(address), &over) {
+                worker.outbox.send_message(over.clone());
             }
         }
         if !ended.pinned.is_empty() {
@@ -254,6 +236,7 @@ impl ShuffleExtension {
                 restrictions: ended.pinned,
             });
         }
+        over.is_some()
     }
 
     /// A task failed: if a shuffle fails with it, that is told once (topic `p2p`).
@@ -265,7 +248,7 @@ impl ShuffleExtension {
         let (shuffles, context) = (Arc::clone(&self.shuffles), Arc::clone(context));
         let (key, stimulus_id) = (transition.key.clone(), Arc::clone(&transition.stimulus_id));
         tokio::spawn(async move {
-            let look = move |state: &Scheduler| shuffle_of_culprit(state, &key, candidates);
+            let look = move |state: &Scheduler| tasks::shuffle_of_culprit(state, &key, candidates);
             if let Ok(Some((id, run_id))) = context.core.query(look).await
                 && lock(&shuffles).fail(run_id)
             {
@@ -281,12 +264,12 @@ impl ShuffleExtension {
 
     /// Has the inputs, the barrier and the outputs of a shuffle computed again.
     fn restart(&self, context: &Arc<Context>, id: &str, stimulus_id: &str) {
-        let (context, key) = (Arc::clone(context), barrier_key(id));
+        let (context, key) = (Arc::clone(context), tasks::barrier_key(id));
         let stimulus_id: Arc<str> = stimulus_id.into();
         tokio::spawn(async move {
             let keys = context
                 .core
-                .query(move |state| tasks_of_shuffle(state, &key));
+                .query(move |state| tasks::tasks_of_shuffle(state, &key));
             if let Ok(keys) = keys.await
                 && !keys.is_empty()
             {
@@ -298,40 +281,79 @@ impl ShuffleExtension {
     }
 }
 
-/// Outputs, barrier and inputs; none if the shuffle failed for good.
-fn tasks_of_shuffle(scheduler: &Scheduler, barrier: &Key) -> Vec<Key> {
-    let Some(barrier) = scheduler.task(barrier) else {
-        return Vec::new();
-    };
-    let outputs = barrier.dependents();
-    let all = outputs.chain([barrier]).chain(barrier.dependencies());
-    let mut keys = Vec::new();
-    for task in all {
-        if task.state() == TaskState::Erred {
-            return Vec::new();
-        }
-        keys.push(task.key().clone());
-    }
-    keys
-}
-
-/// Which of the shuffles `runs` the task `key` belongs to, if the task failed by itself.
-fn shuffle_of_culprit(
+/// Sets the shuffle up, unless somebody else was faster. On the core thread, so that no task changes
+/// in between.
+fn set_up(
+    shuffles: &mut Shuffles,
     scheduler: &Scheduler,
-    key: &Key,
-    runs: Vec<(String, i64)>,
-) -> Option<(String, i64)> {
-    let task = scheduler.task(key)?;
-    if task.exception_blame() != Some(key) {
-        return None;
+    request: &Request,
+) -> Result<SetUp, SetUpError> {
+    let Request { id, protocol, .. } = request;
+    if let Some(answer) = shuffles.join(id, request.worker.as_ref()) {
+        return Ok(SetUp {
+            answer,
+            fresh: false,
+            events: Vec::new(),
+        });
     }
-    let belongs = |(id, _): &(String, i64)| {
-        let barrier = barrier_key(id);
-        *key == barrier
-            || task.dependents().any(|other| *other.key() == barrier)
-            || task.dependencies().any(|other| *other.key() == barrier)
+    let tasks = Surroundings::look(scheduler, id, request.input.as_ref())?;
+    let (outputs, form) = match &request.shuffle {
+        Description::GoingOn => return Err(ConsistencyError::Inactive(id.clone()).into()),
+        Description::Here(outputs, form) => (outputs.clone(), form.clone()),
+        Description::InBarrier => {
+            let spec = tasks::spec_of_barrier(scheduler, id)?;
+            (spec.outputs.clone(), AnswerForm::Object(spec))
+        }
     };
-    runs.into_iter().find(belongs)
+    let partition_of =
+        |task: &OutputTask| outputs.partition_of(&task.key, task.annotation.as_ref());
+    let made: Vec<(Partition, &OutputTask)> = match protocol.restricts_at_once() {
+        true => {
+            let outputs = tasks.outputs.iter();
+            outputs
+                .filter_map(|task| Some((partition_of(task)?, task)))
+                .collect()
+        }
+        false => Vec::new(),
+    };
+    // A worker is done with a shuffle when all its outputs were taken, so it must not get others.
+    let all_known = protocol.restricts_at_once() && made.len() == tasks.outputs.len();
+    let wanted: HashSet<Partition> = made.iter().map(|(p, _)| p.clone()).collect();
+    let answer = shuffles.create(NewShuffle {
+        id,
+        protocol: *protocol,
+        outputs: &outputs,
+        wanted: all_known.then_some(&wanted),
+        form: &form,
+        workers: tasks.workers,
+        siblings: &tasks.siblings,
+        span_id: tasks.span_id.as_deref(),
+        worker: request.worker.as_ref(),
+    });
+    let run_id = shuffles.run_id(id)?;
+    let mut restrictions = Vec::new();
+    for (partition, task) in made {
+        if let Some(worker) = shuffles.worker_for(id, &partition)
+            && shuffles.pin(id, run_id, &task.key, task.workers.clone())?
+        {
+            restrictions.push((task.key.clone(), Some(vec![worker])));
+        }
+    }
+    let input = request.input.as_ref().map_or_else(String::new, Key::repr);
+    let worker = request.worker.as_deref().unwrap_or_default();
+    tracing::info!("Shuffle {id} initialized by task {input} executed on worker {worker}");
+    let keys = tasks.outputs.iter().map(|task| task.key.clone()).collect();
+    Ok(SetUp {
+        answer,
+        fresh: true,
+        events: vec![
+            Event::SetRestrictions { restrictions },
+            Event::SetQueueable {
+                keys,
+                queueable: false,
+            },
+        ],
+    })
 }
 
 /// Sends `message` to all of `workers`; those that could not be reached.
@@ -355,19 +377,9 @@ async fn tell_inputs_done(
     Ok(left)
 }
 
-fn known_worker(context: &Context, call: &Call) -> Result<Arc<WorkerEntry>, RpcError> {
-    let address = call.str("worker")?;
-    let unknown = || ConsistencyError::UnknownWorker(address.to_owned());
-    Ok(context.workers.at(address).ok_or_else(unknown)?)
-}
-
 fn run_id(call: &Call) -> Result<i64, RpcError> {
     let missing = || call.wrong("run_id", "int", &Value::Nil);
     call.opt_i64("run_id")?.ok_or_else(missing)
-}
-
-fn run_spec_reply(run_spec: Value) -> Value {
-    Value::map([("status", "OK".into()), ("run_spec", run_spec)])
 }
 
 impl Extension for ShuffleExtension {
@@ -376,7 +388,12 @@ impl Extension for ShuffleExtension {
             .request("shuffle_get", Self::get)
             .request("shuffle_get_or_create", Self::get_or_create)
             .request("shuffle_barrier", Self::barrier)
-            .request("shuffle_restrict_task", Self::restrict_task);
+            .request("shuffle_restrict_task", Self::restrict_task)
+            .request(
+                "shuffle_get_participating_workers",
+                Self::participating_workers,
+            )
+            .request("shuffle_register_complete", Self::register_complete);
     }
 
     fn transition(&self, context: &Arc<Context>, transition: &TransitionEffect) {
@@ -387,32 +404,32 @@ impl Extension for ShuffleExtension {
         if transition.finish == TaskState::Erred {
             self.task_erred(context, transition);
         }
-        let Some(id) = id_of_barrier(&transition.key).filter(|_| ended) else {
+        let Some(id) = tasks::id_of_barrier(&transition.key).filter(|_| ended) else {
             return;
         };
-        let mut archived = lock(&self.archived);
         if transition.finish == TaskState::Forgotten {
-            archived.retain(|(_, other)| other != id);
-        } else if lock(&self.shuffles).ids().iter().any(|active| active == id) {
+            lock(&self.archived).retain(|(_, other)| other != id);
+        }
+        let again = self.end(context, id, |ended| {
+            format!("{} forgotten", ended.description)
+        });
+        if again && transition.finish != TaskState::Forgotten {
+            let mut archived = lock(&self.archived);
             if archived.len() >= MAX_ARCHIVED {
                 archived.pop_front();
             }
             archived.push_back((Arc::clone(&transition.stimulus_id), id.to_owned()));
         }
-        drop(archived);
-        self.end(context, id, |ended| {
-            format!("{} forgotten", ended.description)
-        });
     }
 
     fn worker_removed(&self, context: &Arc<Context>, worker: &Arc<WorkerEntry>, cause: &str) {
         let address = &worker.info.address;
         let mut ids = lock(&self.shuffles).of_worker(address);
-        for id in &ids {
+        ids.retain(|id| {
             self.end(context, id, |ended| {
                 format!("Worker {address} left during active {}", ended.description)
-            });
-        }
+            })
+        });
         // The loss may have released the barrier already, which ended the shuffle.
         lock(&self.archived).retain(|(stimulus_id, id)| {
             let same = **stimulus_id == *cause;
@@ -433,21 +450,8 @@ impl Extension for ShuffleExtension {
             shuffles.end(&id);
             context.unobserve_transitions();
         }
+        drop(shuffles);
+        self.keep_workers(context);
         lock(&self.archived).clear();
-    }
-}
-
-impl From<ConsistencyError> for RpcError {
-    fn from(error: ConsistencyError) -> Self {
-        Self::p2p_consistency(error.to_string())
-    }
-}
-
-impl From<SetUpError> for RpcError {
-    fn from(error: SetUpError) -> Self {
-        match error {
-            SetUpError::Consistency(error) => error.into(),
-            SetUpError::Spec(error) => Self::runtime_error(error.to_string()),
-        }
     }
 }

@@ -1,11 +1,15 @@
 //! What a barrier task says about its shuffle, and the run spec made of it, both as pickles that
 //! nobody runs here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use oxidask_graph::pickle::arena::{Arena, Kind, NodeId};
 use oxidask_graph::pickle::emit::Emitter;
 use oxidask_graph::pickle::plain::{PlainValue, to_plain};
 use oxidask_graph::pickle::walker::{Limits, walk};
+use oxidask_key::Key;
+use oxidask_wire::value::Value;
 
 /// Most output partitions of one shuffle.
 const MAX_PARTITIONS: usize = 10_000_000;
@@ -34,42 +38,55 @@ pub(crate) enum Partition {
     Position(Vec<i64>),
 }
 
-/// How outputs are spread over workers.
+/// The outputs of a shuffle, and how they are spread over workers.
 #[derive(Clone, Debug, PartialEq)]
-enum Outputs {
+pub(crate) enum Outputs {
     /// `DataFrameShuffleSpec`.
-    Frame { npartitions: i64, parts: Vec<i64> },
-    /// `ArrayRechunkSpec`: number of new chunks along each axis.
-    Array { chunks: Vec<i64> },
+    Frame {
+        /// Partitions altogether.
+        npartitions: i64,
+        /// Those that are wanted.
+        parts: Vec<i64>,
+    },
+    /// `ArrayRechunkSpec`.
+    Array {
+        /// Number of new chunks along each axis.
+        chunks: Vec<i64>,
+    },
 }
 
-/// A `ShuffleSpec` (since 2024.11.0 in the barrier task).
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ShuffleSpec {
-    outputs: Outputs,
-    /// The spec as a pickle of its own.
-    pickle: Bytes,
-    buffers: Vec<Bytes>,
-}
-
-impl ShuffleSpec {
-    /// Reads the spec out of the pickle of a barrier task.
+impl Outputs {
+    /// Of the fields of a request (up to 2023.8.0): `npartitions`, and `parts_out` since 2023.5.0, or
+    /// `new` for arrays. Nothing if they say neither.
     ///
     /// # Errors
-    /// See [`SpecError`].
-    pub(crate) fn of_barrier(pickle: Bytes, buffers: Vec<Bytes>) -> Result<Self, SpecError> {
-        let unreadable = |error: &dyn std::fmt::Display| SpecError::Pickle(error.to_string());
-        let (arena, root) =
-            walk(pickle, buffers, Limits::default()).map_err(|error| unreadable(&error))?;
-        let node = find_spec(&arena, root).ok_or(SpecError::Unknown)?;
-        let outputs = outputs(&arena, node)?;
-        let (pickle, buffers) = Emitter::new(Limits::default())
-            .whole(&arena, node)
-            .map_err(|error| unreadable(&error))?;
-        Ok(Self {
-            outputs,
-            pickle: pickle.to_bytes(),
-            buffers,
+    /// More partitions than sensible.
+    pub(crate) fn of_fields(fields: &Value) -> Result<Option<Self>, SpecError> {
+        if let Some(npartitions) = fields.get("npartitions").and_then(Value::as_i64) {
+            let parts = match fields.get("parts_out").and_then(Value::as_seq) {
+                Some(parts) => parts.iter().filter_map(Value::as_i64).collect(),
+                None => range(0, npartitions, 1)?,
+            };
+            return Ok(Some(Self::Frame { npartitions, parts }));
+        }
+        let Some(axes) = fields.get("new").and_then(Value::as_seq) else {
+            return Ok(None);
+        };
+        let length = |axis: &Value| axis.as_seq().map(<[Value]>::len);
+        let lengths: Option<Vec<usize>> = axes.iter().map(length).collect();
+        lengths.map(Self::array).transpose()
+    }
+
+    fn array(lengths: Vec<usize>) -> Result<Self, SpecError> {
+        let total = lengths
+            .iter()
+            .try_fold(1usize, |total, &n| total.checked_mul(n));
+        if total.is_none_or(|total| total > MAX_PARTITIONS) {
+            return Err(SpecError::TooMany);
+        }
+        let chunks = lengths.into_iter().filter_map(|n| i64::try_from(n).ok());
+        Ok(Self::Array {
+            chunks: chunks.collect(),
         })
     }
 
@@ -80,12 +97,12 @@ impl ShuffleSpec {
             let last = workers.saturating_sub(1);
             usize::try_from(share).map_or(0, |index| index.min(last))
         };
-        match &self.outputs {
-            Outputs::Frame { npartitions, parts } => parts
+        match self {
+            Self::Frame { npartitions, parts } => parts
                 .iter()
                 .map(|&part| (Partition::Number(part), pick(part, *npartitions)))
                 .collect(),
-            Outputs::Array { chunks } => {
+            Self::Array { chunks } => {
                 // Stock's own rule leaves workers without work beyond two axes; workers take any.
                 let total = chunks.iter().product();
                 (0..)
@@ -96,12 +113,111 @@ impl ShuffleSpec {
         }
     }
 
+    /// The partition that an output task makes: as its annotation `shuffle` says (up to 2023.10.1),
+    /// or by its place in its collection.
+    pub(crate) fn partition_of(&self, key: &Key, annotation: Option<&Value>) -> Option<Partition> {
+        let place = match annotation {
+            Some(annotation) => annotation.to_key()?,
+            None => match key {
+                Key::Tuple(items) => Key::Tuple(items.get(1..)?.into()),
+                // Up to 2023.8.1 keys are texts such as `('name-token', 0, 1)`.
+                Key::Str(text) => return self.partition_in_text(text),
+                _ => return None,
+            },
+        };
+        let numbers: Option<Vec<i64>> = match &place {
+            Key::Tuple(items) => items.iter().map(number).collect(),
+            one => number(one).map(|i| vec![i]),
+        };
+        self.partition(numbers?)
+    }
+
+    fn partition_in_text(&self, text: &str) -> Option<Partition> {
+        let inner = text.strip_prefix('(')?.strip_suffix(')')?;
+        let mut parts = inner.split(", ");
+        parts.next()?;
+        let numbers: Option<Vec<i64>> = parts.map(|part| part.parse().ok()).collect();
+        self.partition(numbers?)
+    }
+
+    fn partition(&self, numbers: Vec<i64>) -> Option<Partition> {
+        match self {
+            Self::Frame { .. } => match *numbers {
+                [part] => Some(Partition::Number(part)),
+                _ => None,
+            },
+            Self::Array { chunks } => {
+                (numbers.len() == chunks.len()).then_some(Partition::Position(numbers))
+            }
+        }
+    }
+}
+
+fn number(key: &Key) -> Option<i64> {
+    match key {
+        Key::Int(i) => Some(*i),
+        _ => None,
+    }
+}
+
+/// A `ShuffleSpec`: in requests from 2023.8.1 on, in the barrier task from 2024.11.0 on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PickledSpec {
+    /// What the shuffle makes.
+    pub(crate) outputs: Outputs,
+    /// Name of the shuffle.
+    pub(crate) id: String,
+    /// The spec as a pickle of its own.
+    pickle: Bytes,
+    buffers: Vec<Bytes>,
+}
+
+impl PickledSpec {
+    /// Reads the spec out of the pickle of a barrier task.
+    ///
+    /// # Errors
+    /// See [`SpecError`].
+    pub(crate) fn of_barrier(pickle: Bytes, buffers: Vec<Bytes>) -> Result<Self, SpecError> {
+        Self::read(pickle, buffers, find_spec)
+    }
+
+    /// Reads the spec of a request.
+    ///
+    /// # Errors
+    /// See [`SpecError`].
+    pub(crate) fn of_request(pickle: Bytes, buffers: Vec<Bytes>) -> Result<Self, SpecError> {
+        Self::read(pickle, buffers, |_, root| Some(root))
+    }
+
+    fn read(
+        pickle: Bytes,
+        buffers: Vec<Bytes>,
+        find: impl FnOnce(&Arena, NodeId) -> Option<NodeId>,
+    ) -> Result<Self, SpecError> {
+        let unreadable = |error: &dyn std::fmt::Display| SpecError::Pickle(error.to_string());
+        let (arena, root) =
+            walk(pickle, buffers, Limits::default()).map_err(|error| unreadable(&error))?;
+        let node = find(&arena, root).ok_or(SpecError::Unknown)?;
+        let outputs = outputs(&arena, node)?;
+        let id = arena.text(field(&arena, node, "id")?);
+        let id = id.ok_or(SpecError::Unknown)?.to_owned();
+        let (pickle, buffers) = Emitter::new(Limits::default())
+            .whole(&arena, node)
+            .map_err(|error| unreadable(&error))?;
+        Ok(Self {
+            outputs,
+            id,
+            pickle: pickle.to_bytes(),
+            buffers,
+        })
+    }
+
     /// Pickle and buffers of a `ShuffleRunSpec` for this spec.
     pub(crate) fn run_spec(
         &self,
         run_id: i64,
         span_id: Option<&str>,
-        worker_for: &[(Partition, &str)],
+        worker_for: &[(Partition, Arc<str>)],
     ) -> (Vec<u8>, Vec<Bytes>) {
         let mut out = PickleWriter::default();
         out.global("distributed.shuffle._core", "ShuffleRunSpec");
@@ -162,18 +278,21 @@ fn class_of(arena: &Arena, node: NodeId) -> Option<&str> {
     module.starts_with("distributed.shuffle").then_some(name)
 }
 
-fn outputs(arena: &Arena, spec: NodeId) -> Result<Outputs, SpecError> {
+/// An attribute of the spec.
+fn field(arena: &Arena, spec: NodeId, name: &str) -> Result<NodeId, SpecError> {
     let state = arena
         .state(spec)
         .and_then(|state| arena.dict(state))
         .ok_or(SpecError::Unknown)?;
-    let field = |name: &str| {
-        let found = state
-            .iter()
-            .rev()
-            .find(|(k, _)| arena.text(*k) == Some(name));
-        found.map(|(_, value)| *value).ok_or(SpecError::Unknown)
-    };
+    let found = state
+        .iter()
+        .rev()
+        .find(|(k, _)| arena.text(*k) == Some(name));
+    found.map(|(_, value)| *value).ok_or(SpecError::Unknown)
+}
+
+fn outputs(arena: &Arena, spec: NodeId) -> Result<Outputs, SpecError> {
+    let field = |name: &str| field(arena, spec, name);
     match class_of(arena, spec) {
         Some("DataFrameShuffleSpec") => {
             let npartitions = int(arena, field("npartitions")?)?;
@@ -182,19 +301,9 @@ fn outputs(arena: &Arena, spec: NodeId) -> Result<Outputs, SpecError> {
         }
         Some("ArrayRechunkSpec") => {
             let axes = arena.tuple(field("new")?).ok_or(SpecError::Unknown)?;
-            let length = |axis: &NodeId| {
-                let chunks = arena.tuple(*axis).ok_or(SpecError::Unknown)?;
-                i64::try_from(chunks.len()).map_err(|_| SpecError::TooMany)
-            };
-            let chunks = axes.iter().map(length).collect::<Result<Vec<i64>, _>>()?;
-            let total = chunks
-                .iter()
-                .try_fold(1i64, |total, &n| total.checked_mul(n))
-                .and_then(|total| usize::try_from(total).ok());
-            if total.is_none_or(|total| total > MAX_PARTITIONS) {
-                return Err(SpecError::TooMany);
-            }
-            Ok(Outputs::Array { chunks })
+            let length = |axis: &NodeId| arena.tuple(*axis).map(<[NodeId]>::len);
+            let lengths: Option<Vec<usize>> = axes.iter().map(length).collect();
+            Outputs::array(lengths.ok_or(SpecError::Unknown)?)
         }
         _ => Err(SpecError::Unknown),
     }
@@ -336,13 +445,13 @@ mod tests {
     /// The same with `ArrayRechunkSpec(new=((10, 20, 30), (5, 5)), …)`.
     const ARRAY: &[u8] = include_bytes!("vectors/array_barrier.pickle");
 
-    fn spec(pickle: &'static [u8]) -> ShuffleSpec {
-        ShuffleSpec::of_barrier(Bytes::from_static(pickle), Vec::new()).expect("a barrier task")
+    fn spec(pickle: &'static [u8]) -> PickledSpec {
+        PickledSpec::of_barrier(Bytes::from_static(pickle), Vec::new()).expect("a barrier task")
     }
 
     #[test]
     fn partitions_of_a_frame_go_to_workers_in_ranges() {
-        let assigned = spec(FRAME).assign(4);
+        let assigned = spec(FRAME).outputs.assign(4);
         let workers: Vec<usize> = assigned.iter().map(|(_, worker)| *worker).collect();
         assert_eq!(workers, [0, 0, 1, 2, 2, 3]);
         assert_eq!(assigned[5].0, Partition::Number(5));
@@ -350,7 +459,7 @@ mod tests {
 
     #[test]
     fn chunks_of_an_array_go_to_workers_evenly() {
-        let assigned = spec(ARRAY).assign(3);
+        let assigned = spec(ARRAY).outputs.assign(3);
         let expected = [
             ([0, 0], 0),
             ([0, 1], 0),
@@ -367,10 +476,10 @@ mod tests {
     fn a_run_spec_can_be_read_back() {
         for pickle in [FRAME, ARRAY] {
             let spec = spec(pickle);
-            let assigned = spec.assign(1);
-            let worker_for: Vec<(Partition, &str)> = assigned
+            let assigned = spec.outputs.assign(1);
+            let worker_for: Vec<(Partition, Arc<str>)> = assigned
                 .into_iter()
-                .map(|(partition, _)| (partition, "tcp://a:1"))
+                .map(|(partition, _)| (partition, "tcp://a:1".into()))
                 .collect();
             let (pickle, buffers) = spec.run_spec(7, Some("span"), &worker_for);
             let (arena, root) = walk(pickle.into(), buffers, Limits::default()).expect("a pickle");
@@ -388,9 +497,52 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_a_request_describe_the_outputs() {
+        let frame = |parts: &[i64]| Outputs::Frame {
+            npartitions: 3,
+            parts: parts.to_vec(),
+        };
+        let fields = Value::map([("npartitions", Value::Int(3))]);
+        assert_eq!(Outputs::of_fields(&fields), Ok(Some(frame(&[0, 1, 2]))));
+        let fields = Value::map([("npartitions", 3.into()), ("parts_out", Value::set([2]))]);
+        assert_eq!(Outputs::of_fields(&fields), Ok(Some(frame(&[2]))));
+        let new = Value::array([Value::array([10, 20]), Value::array([5])]);
+        let array = Outputs::Array { chunks: vec![2, 1] };
+        assert_eq!(
+            Outputs::of_fields(&Value::map([("new", new)])),
+            Ok(Some(array))
+        );
+        assert_eq!(Outputs::of_fields(&Value::Nil), Ok(None));
+    }
+
+    #[test]
+    fn outputs_are_told_by_annotation_or_by_key() {
+        let frame = spec(FRAME).outputs;
+        let array = spec(ARRAY).outputs;
+        let by_key = |outputs: &Outputs, key: &str| outputs.partition_of(&Key::from(key), None);
+        assert_eq!(by_key(&frame, "('s-1', 4)"), Some(Partition::Number(4)));
+        assert_eq!(
+            by_key(&array, "('s-1', 4, 2)"),
+            Some(Partition::Position(vec![4, 2]))
+        );
+        for strange in ["s-1", "('s-1',)", "('s-1', x)", "('s', 1, 2, 3)"] {
+            assert_eq!(by_key(&frame, strange), None, "{strange}");
+            assert_eq!(by_key(&array, strange), None, "{strange}");
+        }
+        let key = Key::from("fused-1");
+        let of = |outputs: &Outputs, note: &Value| outputs.partition_of(&key, Some(note));
+        assert_eq!(of(&frame, &3.into()), Some(Partition::Number(3)));
+        assert_eq!(
+            of(&array, &Value::array([0, 1])),
+            Some(Partition::Position(vec![0, 1]))
+        );
+        assert_eq!(of(&frame, &Value::Nil), None);
+    }
+
+    #[test]
     fn other_tasks_are_no_barriers() {
         for pickle in [&b"N."[..], b"cos\nsystem\n(Vls\ntR.", b"", b"\x80\x05]."] {
-            let spec = ShuffleSpec::of_barrier(Bytes::copy_from_slice(pickle), Vec::new());
+            let spec = PickledSpec::of_barrier(Bytes::copy_from_slice(pickle), Vec::new());
             assert!(spec.is_err(), "{pickle:?}");
         }
     }

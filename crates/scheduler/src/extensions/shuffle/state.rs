@@ -1,13 +1,13 @@
 //! The shuffles that are going on: who takes part, which worker gets which output.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use oxidask_key::Key;
-use oxidask_wire::payload::Payload;
 use oxidask_wire::value::Value;
 
-use super::spec::{Partition, ShuffleSpec};
+use super::protocol::{AnswerForm, Protocol, RunFigures};
+use super::spec::{Outputs, Partition};
 
 /// A request of a worker does not fit what is known of its shuffle: it comes from a run that is
 /// over, or from a graph that was changed. Workers expect this as `P2PConsistencyError`.
@@ -60,6 +60,8 @@ pub(crate) struct Shuffles {
     shift: usize,
     /// The latest runs of which a task raised.
     failed_runs: BTreeSet<i64>,
+    /// See [`Shuffles::changed_busy_workers`].
+    busy: BTreeSet<Arc<str>>,
 }
 
 /// Failed runs remembered.
@@ -70,7 +72,9 @@ struct Shuffle {
     class: &'static str,
     participants: BTreeSet<Arc<str>>,
     worker_for: HashMap<Partition, Arc<str>>,
-    run_spec: Arc<Payload>,
+    protocol: Protocol,
+    /// For everybody who takes part.
+    answer: Value,
     /// Output tasks that were pinned to a worker, with the workers they were restricted to before.
     pinned: HashMap<Key, Option<Vec<Arc<str>>>>,
 }
@@ -101,6 +105,8 @@ impl Shuffle {
 pub(crate) struct Ended {
     /// Its run.
     pub(crate) run_id: i64,
+    /// How those who take part speak.
+    pub(crate) protocol: Protocol,
     /// The shuffle as text.
     pub(crate) description: String,
     /// Addresses of the workers to be told.
@@ -109,44 +115,56 @@ pub(crate) struct Ended {
     pub(crate) pinned: Vec<(Key, Option<Vec<Arc<str>>>)>,
 }
 
+/// A shuffle to be set up.
+pub(crate) struct NewShuffle<'a> {
+    /// Its name.
+    pub(crate) id: &'a str,
+    /// How the workers speak.
+    pub(crate) protocol: Protocol,
+    /// What it makes, each with the index of its worker among `workers`: see [`Outputs::assign`].
+    pub(crate) outputs: &'a Outputs,
+    /// Only these outputs, if given.
+    pub(crate) wanted: Option<&'a HashSet<Partition>>,
+    /// What answers are made of.
+    pub(crate) form: &'a AnswerForm,
+    /// Who gets outputs.
+    pub(crate) workers: Vec<Arc<str>>,
+    /// Shuffles with the same output tasks: partitions go where they go there.
+    pub(crate) siblings: &'a [String],
+    /// The span of its tasks.
+    pub(crate) span_id: Option<&'a str>,
+    /// The first to take part, if it is known.
+    pub(crate) worker: Option<&'a Arc<str>>,
+}
+
 impl Shuffles {
-    /// The run spec of a shuffle that is going on; `worker` takes part from now on.
-    pub(crate) fn join(&mut self, id: &str, worker: &Arc<str>) -> Option<Value> {
+    /// The answer to those who take part in a shuffle that is going on, to whom `worker` belongs from
+    /// now on.
+    pub(crate) fn join(&mut self, id: &str, worker: Option<&Arc<str>>) -> Option<Value> {
         let shuffle = self.active.get_mut(id)?;
-        shuffle.participants.insert(Arc::clone(worker));
-        Some(Value::Payload(Arc::clone(&shuffle.run_spec)))
+        shuffle.participants.extend(worker.cloned());
+        Some(shuffle.answer.clone())
     }
 
-    /// Sets a shuffle up, with `worker` as its first participant, and gives its run spec. Outputs
-    /// go to `workers`, except that partitions shared with one of `siblings` (shuffles with the
-    /// same output tasks) go where they already go.
-    pub(crate) fn create(
-        &mut self,
-        id: &str,
-        spec: &ShuffleSpec,
-        mut workers: Vec<Arc<str>>,
-        siblings: &[String],
-        span_id: Option<&str>,
-        worker: &Arc<str>,
-    ) -> Value {
+    /// Sets a shuffle up and gives the answer to those who take part.
+    pub(crate) fn create(&mut self, new: NewShuffle<'_>) -> Value {
+        let mut workers = new.workers;
         if workers.is_empty() {
-            workers.push(Arc::clone(worker));
+            workers.extend(new.worker.cloned());
         }
-        let shift = self.shift % workers.len();
+        let shift = self.shift % workers.len().max(1);
         workers.rotate_left(shift);
         self.shift = self.shift.wrapping_add(1);
 
-        let settled: Vec<&Shuffle> = siblings
-            .iter()
-            .filter_map(|id| self.active.get(id))
-            .collect();
+        let siblings = new.siblings.iter();
+        let siblings: Vec<&Shuffle> = siblings.filter_map(|id| self.active.get(id)).collect();
         let settled = |partition: &Partition| {
-            let known = settled.iter().rev();
+            let known = siblings.iter().rev();
             known.filter_map(|s| s.worker_for.get(partition)).next()
         };
-        let assigned: Vec<(Partition, Arc<str>)> = spec
-            .assign(workers.len())
-            .into_iter()
+        let assigned = new.outputs.assign(workers.len()).into_iter();
+        let assigned: Vec<(Partition, Arc<str>)> = assigned
+            .filter(|(partition, _)| new.wanted.is_none_or(|wanted| wanted.contains(partition)))
             .filter_map(|(partition, index)| {
                 let worker = settled(&partition).or_else(|| workers.get(index))?;
                 Some((partition.clone(), Arc::clone(worker)))
@@ -154,27 +172,57 @@ impl Shuffles {
             .collect();
         self.last_run_id += 1;
         let run_id = self.last_run_id;
-        let named: Vec<(Partition, &str)> = assigned
-            .iter()
-            .map(|(partition, worker)| (partition.clone(), &**worker))
-            .collect();
-        let (pickle, buffers) = spec.run_spec(run_id, span_id, &named);
-        let run_spec = Arc::new(Payload::pickled(pickle, buffers));
-        let mut participants: BTreeSet<Arc<str>> = assigned
-            .iter()
-            .map(|(_, worker)| Arc::clone(worker))
-            .collect();
-        participants.insert(Arc::clone(worker));
+        let figures = RunFigures {
+            run_id,
+            span_id: new.span_id,
+            assigned: &assigned,
+        };
+        let answer = new.protocol.answer(new.form, &figures);
+        let output_workers = assigned.iter().map(|(_, worker)| Arc::clone(worker));
         let shuffle = Shuffle {
             run_id,
             class: "SchedulerShuffleState",
-            participants,
+            participants: output_workers.chain(new.worker.cloned()).collect(),
             worker_for: assigned.into_iter().collect(),
-            run_spec: Arc::clone(&run_spec),
+            protocol: new.protocol,
+            answer: answer.clone(),
             pinned: HashMap::new(),
         };
-        self.active.insert(id.to_owned(), shuffle);
-        Value::Payload(run_spec)
+        self.active.insert(new.id.to_owned(), shuffle);
+        answer
+    }
+
+    /// The worker that gets this output.
+    pub(crate) fn worker_for(&self, id: &str, partition: &Partition) -> Option<Arc<str>> {
+        self.active.get(id)?.worker_for.get(partition).cloned()
+    }
+
+    /// Addresses of those that take part in whatever run is going on.
+    ///
+    /// # Errors
+    /// None is.
+    pub(crate) fn all_participants(&self, id: &str) -> Result<Vec<Arc<str>>, ConsistencyError> {
+        Ok(self.get(id)?.participants.iter().cloned().collect())
+    }
+
+    /// Addresses of all that take part in some shuffle, if they are others than when last asked.
+    pub(crate) fn changed_busy_workers(&mut self) -> Option<Vec<Arc<str>>> {
+        let active = self.active.values();
+        let busy: BTreeSet<_> = active
+            .flat_map(|s| s.participants.iter().cloned())
+            .collect();
+        (busy != self.busy).then(|| {
+            self.busy = busy;
+            self.busy.iter().cloned().collect()
+        })
+    }
+
+    /// The run that is going on.
+    ///
+    /// # Errors
+    /// None is.
+    pub(crate) fn run_id(&self, id: &str) -> Result<i64, ConsistencyError> {
+        Ok(self.get(id)?.run_id)
     }
 
     /// Addresses of those that take part in this run.
@@ -225,6 +273,7 @@ impl Shuffles {
         pinned.sort_by_cached_key(|(key, _)| key.repr());
         Some(Ended {
             run_id: shuffle.run_id,
+            protocol: shuffle.protocol,
             description: shuffle.describe(id),
             participants: shuffle.participants.into_iter().collect(),
             pinned,
@@ -279,12 +328,6 @@ impl Shuffles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-
-    fn spec() -> ShuffleSpec {
-        let pickle = include_bytes!("vectors/frame_barrier.pickle");
-        ShuffleSpec::of_barrier(Bytes::from_static(pickle), Vec::new()).expect("a barrier task")
-    }
 
     fn addresses(names: &[&str]) -> Vec<Arc<str>> {
         names.iter().map(|&name| name.into()).collect()
@@ -292,18 +335,36 @@ mod tests {
 
     fn create(shuffles: &mut Shuffles, id: &str, siblings: &[&str]) -> Value {
         let siblings: Vec<String> = siblings.iter().map(|&s| s.to_owned()).collect();
-        let workers = addresses(&["a", "b"]);
-        shuffles.create(id, &spec(), workers, &siblings, None, &"c".into())
+        shuffles.create(NewShuffle {
+            id,
+            protocol: Protocol::Restricting,
+            outputs: &Outputs::Frame {
+                npartitions: 6,
+                parts: (0..6).collect(),
+            },
+            wanted: None,
+            form: &AnswerForm::Fields(Vec::new()),
+            workers: addresses(&["a", "b"]),
+            siblings: &siblings,
+            span_id: None,
+            worker: Some(&"c".into()),
+        })
     }
 
     #[test]
     fn everybody_who_asks_takes_part() {
         let mut shuffles = Shuffles::default();
-        assert_eq!(shuffles.join("s", &"a".into()), None);
+        assert_eq!(shuffles.join("s", Some(&"a".into())), None);
         let run_spec = create(&mut shuffles, "s", &[]);
-        assert_eq!(shuffles.join("s", &"d".into()), Some(run_spec));
+        assert_eq!(shuffles.join("s", Some(&"d".into())), Some(run_spec));
         let all = addresses(&["a", "b", "c", "d"]);
         assert_eq!(shuffles.participants("s", 1), Ok(all));
+        assert_eq!(shuffles.all_participants("s").map(|all| all.len()), Ok(4));
+        assert_eq!(
+            shuffles.changed_busy_workers().map(|all| all.len()),
+            Some(4)
+        );
+        assert_eq!(shuffles.changed_busy_workers(), None);
         assert_eq!(shuffles.of_worker("d"), ["s"]);
         assert!(shuffles.of_worker("e").is_empty());
     }

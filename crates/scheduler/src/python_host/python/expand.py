@@ -81,10 +81,12 @@ def _from_hlg(graph):
     except ImportError:
         convert_legacy_graph = None
     graph = getattr(graph, "data", graph)
+    name_of = _stringify() or (lambda key: key)
     by_type = {}
     for layer in graph.layers.values():
         for name, value in (layer.annotations or {}).items():
-            by_type.setdefault(name, {}).update({key: value(key) if callable(value) else value for key in layer})
+            values = {name_of(key): value(key) if callable(value) else value for key in layer}
+            by_type.setdefault(name, {}).update(values)
     if convert_legacy_graph is not None and _worker_takes_nodes():
         return {
             key: (_dump_node, node, node.dependencies) for key, node in convert_legacy_graph(dict(graph)).items()
@@ -93,43 +95,41 @@ def _from_hlg(graph):
 
 
 def _worker_takes_nodes():
-    import inspect
+    import distributed.worker
 
-    from distributed import worker_state_machine
-
-    return "GraphNode" in inspect.getsource(worker_state_machine)
+    # Up to 2024.10.0 a worker knows how to call what is nested in tuples.
+    return not hasattr(distributed.worker, "execute_task")
 
 
 def _legacy(graph):
     """Tuples as tasks (2023.4.0 to 2024.10.0)."""
     from dask.core import keys_in_tasks
+    from distributed.utils_comm import unpack_remotedata
 
     keys = set(graph)
-    triples = _worker_takes_triples()
+    dump = _dump_triple if _worker_takes_triples() else _dump_legacy
+    stringify = _stringify()
     tasks = {}
     for key, task in graph.items():
+        dependencies = keys_in_tasks(keys, [task])
+        # Futures become the keys of what they stand for.
+        task, futures = unpack_remotedata(task, byte_keys=True)
+        dependencies.update(future.key for future in futures)
+        if stringify is not None:
+            key, task = stringify(key), stringify(task, exclusive=keys)
+            dependencies = {stringify(dependency) for dependency in dependencies}
         if task is key or (isinstance(task, (str, tuple)) and task == key):
             continue
-        dependencies = keys_in_tasks(keys, [task])
         dependencies.discard(key)
-        dependencies.update(_futures_in(task))
-        tasks[key] = (_dump_triple if triples else _dump_legacy, task, dependencies)
+        tasks[key] = (dump, task, dependencies)
     return tasks
 
 
-def _futures_in(task):
-    from distributed.client import Future
+def _stringify():
+    """How keys become texts (up to 2023.8.1; later they stay what they are)."""
+    import distributed.scheduler
 
-    found, stack = set(), [task]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Future):
-            found.add(item.key)
-        elif type(item) in (list, tuple, set):
-            stack.extend(item)
-        elif type(item) is dict:
-            stack.extend(item.values())
-    return found
+    return getattr(distributed.scheduler, "stringify", None)
 
 
 def _worker_takes_triples():

@@ -80,7 +80,7 @@ pub struct Scheduler {
     observe_changes: bool,
 
     /// Addresses of workers that must not be closed to save resources.
-    kept_workers: std::collections::HashSet<Arc<str>>,
+    kept_workers: Vec<Arc<str>>,
 
     stealing: policy::stealing::Stealing,
     memory_manager: policy::memory_manager::MemoryManager,
@@ -160,7 +160,7 @@ impl Scheduler {
             observe: false,
             observe_changes: false,
             stealing: policy::stealing::Stealing::new(config.work_stealing),
-            kept_workers: std::collections::HashSet::new(),
+            kept_workers: Vec::new(),
             memory_manager: policy::memory_manager::MemoryManager::new(config.amm_start),
             timers: stimuli::Timers::default(),
             no_workers_since: None,

@@ -144,7 +144,7 @@ impl Scheduler {
         let mut groups: Vec<Group> = Vec::new();
         for &id in self.workers.sorted() {
             let w = &self.workers[id];
-            if !w.long_running.is_empty() || self.kept_workers.contains(w.address()) {
+            if !w.long_running.is_empty() || self.kept_workers.contains(&w.info.address) {
                 continue;
             }
             let name = group(id);

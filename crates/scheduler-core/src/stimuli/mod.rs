@@ -255,7 +255,7 @@ impl Scheduler {
                 self.set_stimulus(Arc::clone(&stimulus_id), "steal");
                 self.steal_response(worker, &key, state.as_deref(), &stimulus_id);
             }
-            Event::KeepWorkers { workers } => self.kept_workers = workers.into_iter().collect(),
+            Event::KeepWorkers { workers } => self.kept_workers = workers,
             Event::SetStealing { enabled } => self.set_stealing(enabled),
             Event::SetMemoryManager { enabled } => self.memory_manager.running = enabled,
             Event::RunMemoryManager => self.run_memory_manager(true),

@@ -98,6 +98,9 @@ struct Raw {
     /// Interpreter of the local Python host
     #[arg(long, value_name = "PATH", help_heading = OURS)]
     python: Option<String>,
+    /// Record the scheduler's events in a file, for `cargo xtask replay`
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    record: Option<PathBuf>,
     /// Form of the log lines [default: text]
     #[arg(long, value_enum, value_name = "FORM", help_heading = OURS)]
     log_format: Option<LogFormat>,
@@ -150,6 +153,8 @@ pub struct SchedulerArgs {
     pub python: Option<PathBuf>,
     /// Form of log lines; None: by configuration.
     pub log_format: Option<LogFormat>,
+    /// File that gets a recording of the scheduler's events.
+    pub record: Option<PathBuf>,
 }
 
 /// The options as clap declares them.
@@ -245,6 +250,7 @@ impl Raw {
             python_host: self.python_host,
             python: path(self.python),
             log_format: self.log_format,
+            record: self.record,
         };
         Ok(Parsed { args, warnings })
     }
@@ -321,6 +327,11 @@ impl SchedulerArgs {
                 "--python",
                 "oxidask.python-host.python",
                 self.python.as_ref().map(text),
+            ),
+            (
+                "--record",
+                "oxidask.scheduler.record",
+                self.record.as_ref().map(text),
             ),
             (
                 "--log-format",

@@ -62,7 +62,13 @@ fn what_stock_does_not_have_is_help_and_our_own() {
         .collect();
     assert_eq!(
         extra,
-        ["--help", "--log-format", "--python", "--python-host"]
+        [
+            "--help",
+            "--log-format",
+            "--python",
+            "--python-host",
+            "--record"
+        ]
     );
     let extra: Vec<_> = ours(&worker_command())
         .difference(&stock("worker"))

@@ -257,6 +257,8 @@ fn our_options_and_some_of_stock_reach_the_configuration() {
         "--python-host=delegated",
         "--python",
         "/opt/python",
+        "--record",
+        "events.rec",
         "--log-format",
         "json",
         "--idle-timeout",
@@ -270,6 +272,10 @@ fn our_options_and_some_of_stock_reach_the_configuration() {
     .args;
     assert_eq!(args.python_host, Some(PythonHostMode::Delegated));
     assert_eq!(args.log_format, Some(LogFormat::Json));
+    assert_eq!(
+        config.str("oxidask.scheduler.record").as_deref(),
+        Some("events.rec")
+    );
     let mut config = Config::defaults();
     args.apply(&mut config).expect("checked values");
     assert_eq!(

@@ -249,6 +249,10 @@ pub const KEYS: &[KeyDecl] = &[
     key("oxidask.comm.older-port", K::OptCount, D::None, "oxidask", "a second port, on which silent peers are greeted as releases up to 2021.02.0"),
     key("oxidask.comm.max-message-bytes", K::Bytes, D::Str("16GiB"), "oxidask", "larger messages close their connection"),
     key("oxidask.comm.max-frames", K::Count, D::Int(1_000_000), "oxidask", "messages of more frames close their connection"),
+    key("oxidask.scheduler.record", K::OptText, D::None, "oxidask", "file that gets a recording of the scheduler's events"),
+    key("oxidask.scheduler.record-max-bytes", K::Bytes, D::Str("8GiB"), "oxidask", "the recording ends when it is so long"),
+    key("oxidask.scheduler.watchdog-patience", K::Duration("s"), D::Str("60s"), "oxidask", "a task that stands still for so long on a worker with a free thread is asked about"),
+    key("oxidask.scheduler.watchdog-directory", K::OptText, D::None, "oxidask", "where the watchdog leaves what it found wrong; by default the system's directory for temporary files"),
     key("oxidask.log.format", K::Word(&["text", "json"]), D::Str("text"), "oxidask", "form of log lines"),
     key("oxidask.log.buffer-bytes", K::Bytes, D::Str("16MiB"), "oxidask", "most bytes of log lines kept for `get_logs`"),
 ];

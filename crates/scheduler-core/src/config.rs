@@ -1,8 +1,10 @@
 //! The settings that change decisions of the core, as plain values. The shell reads them from the
 //! Dask configuration; the names are those of the keys below `distributed.`.
 
+use serde::{Deserialize, Serialize};
+
 /// Settings of the core.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CoreConfig {
     /// `scheduler.allowed-failures`: worker deaths per task before `KilledWorker`.
     pub allowed_failures: u32,
@@ -55,6 +57,12 @@ pub struct CoreConfig {
     pub rebalance_sender_recipient_gap: f64,
     /// `adaptive.target-duration`, seconds.
     pub adaptive_target_duration: f64,
+    /// `oxidask.scheduler.watchdog-patience`, seconds: how long a task may stand still on a worker that
+    /// has a free thread before the worker is asked about it. None: for ever.
+    pub watchdog_patience: Option<f64>,
+    /// Up to so many tasks all of the state is checked after an event when `validate` is set, beyond
+    /// only the tasks concerned.
+    pub validate_all_up_to: usize,
     /// Seed of the core's own random numbers and of its hash tables.
     pub seed: u64,
 }
@@ -93,13 +101,15 @@ impl Default for CoreConfig {
             rebalance_recipient_max: 0.6,
             rebalance_sender_recipient_gap: 0.1,
             adaptive_target_duration: 5.0,
+            watchdog_patience: Some(60.0),
+            validate_all_up_to: 2_000,
             seed: 0,
         }
     }
 }
 
 /// Which figure stands for "memory used by a worker".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemoryMeasure {
     /// Resident memory of the process.
     Process,

@@ -41,6 +41,9 @@ pub enum Effect {
         /// Cause.
         stimulus_id: StimulusId,
     },
+    /// A task should have begun on its worker and did not: the shell asks the worker, and answers with
+    /// [`crate::event::Event::Examined`].
+    Suspicious(Box<Suspicion>),
     /// A task changed state. Emitted only while transitions are observed
     /// ([`crate::Scheduler::observe_transitions`]): task stream, plugins, mirror.
     Transition(Box<TransitionEffect>),
@@ -84,6 +87,21 @@ pub struct GraphEffect {
     pub tasks: Vec<(Key, Option<[f64; 3]>, Option<Opaque>)>,
     /// Cause.
     pub stimulus_id: StimulusId,
+}
+
+/// What the watchdog wants to know.
+#[derive(Clone, Debug)]
+pub struct Suspicion {
+    /// Whom to ask.
+    pub worker: WorkerId,
+    /// A task that stands still there, and which assignment it is; to be repeated in the answer. None:
+    /// the retirement of the worker stands still.
+    pub task: Option<(Key, RunId)>,
+    /// For how long, in seconds.
+    pub seconds: f64,
+    /// The inputs of the task, or what only the retiring worker holds, and who is believed to hold
+    /// them.
+    pub inputs: Vec<(Key, Vec<WorkerId>)>,
 }
 
 /// A state change for observers.

@@ -12,13 +12,14 @@ use crate::graph::GraphUpdate;
 use crate::ids::{ClientId, RunId, WorkerId};
 use crate::opaque::Opaque;
 use crate::worker::{WorkerInfo, WorkerMetrics, WorkerStatus};
+use serde::{Deserialize, Serialize};
 
 /// Name of the cause of a chain of transitions; kept in the transition log and sent to workers as
 /// `stimulus_id` (since 2021.10.0).
 pub type StimulusId = Arc<str>;
 
 /// One input to the state machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// A client (or a pseudo client such as `queue-x`) appeared.
     AddClient {
@@ -295,6 +296,17 @@ pub enum Event {
         /// Cause.
         stimulus_id: StimulusId,
     },
+    /// What became of a [`crate::effect::Suspicion`].
+    Examined {
+        /// Who was asked.
+        worker: WorkerId,
+        /// Which task and assignment the question was about.
+        task: Option<(Key, RunId)>,
+        /// What was found.
+        verdict: Verdict,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
     /// Look whether the cluster does nothing; [`crate::Scheduler::idle_since`] has the answer.
     CheckIdle {
         /// The shell knows of work the core does not (graphs being expanded).
@@ -317,8 +329,21 @@ pub enum Event {
     },
 }
 
+/// What a worker knows of a task that the watchdog asked about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The task runs, or will when its inputs have arrived.
+    Progressing,
+    /// The worker has nothing to run under that name.
+    Unknown,
+    /// What was asked for is not where it is believed to be: on these workers.
+    InputsMissing(Vec<(Key, WorkerId)>),
+    /// The worker could not be asked.
+    NoAnswer,
+}
+
 /// Where scattered data lies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DataPlacement {
     /// Name of the data.
     pub key: Key,
@@ -329,7 +354,7 @@ pub struct DataPlacement {
 }
 
 /// `task-finished`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskFinished {
     /// Who ran it.
     pub worker: WorkerId,
@@ -355,7 +380,7 @@ pub struct TaskFinished {
 
 /// One entry of `startstops`, in seconds since the epoch on the worker's clock, already corrected
 /// by the worker for its difference to the scheduler's clock.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StartStop {
     /// `compute`, `transfer`, `deserialize`, `disk-read`, …
     pub action: Arc<str>,
@@ -366,7 +391,7 @@ pub struct StartStop {
 }
 
 /// `task-erred`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskErred {
     /// Who ran it.
     pub worker: WorkerId,

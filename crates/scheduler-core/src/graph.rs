@@ -9,9 +9,10 @@ use oxidask_key::Key;
 use crate::event::StimulusId;
 use crate::ids::ClientId;
 use crate::opaque::Opaque;
+use serde::{Deserialize, Serialize};
 
 /// One submission of a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GraphUpdate {
     /// Who submits.
     pub client: ClientId,
@@ -38,7 +39,7 @@ pub struct GraphUpdate {
 }
 
 /// See [`GraphUpdate::lost_dependencies`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LostDependencies {
     /// One `cancelled-keys` for all wanted keys; they are released.
     RefuseGraph,
@@ -47,7 +48,7 @@ pub enum LostDependencies {
 }
 
 /// One task of a [`GraphUpdate`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewTask {
     /// Name.
     pub key: Key,
@@ -62,7 +63,7 @@ pub struct NewTask {
 }
 
 /// What annotations (or, up to 2.30.1, arguments of `update-graph`) ask for a task.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskOptions {
     /// Larger runs first; replaces the graph's `user_priority`.
     pub priority: Option<f64>,
@@ -86,7 +87,7 @@ pub struct TaskOptions {
 }
 
 /// The annotations map in the form the shell sends it on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpaqueAnnotations(pub Opaque);
 
 impl PartialEq for OpaqueAnnotations {

@@ -5,17 +5,20 @@
 //!
 //! Reading order: [`ids`], [`event`], [`effect`], [`graph`]; then `state` (the tables), `stimuli`
 //! (what each event does), `transitions` (how one task changes), `placement` (which worker),
-//! `policy` (stealing, memory manager, scaling), [`views`] (questions), `validate` (invariants).
+//! `policy` (stealing, memory manager, scaling), [`views`] (questions), `validate` (invariants),
+//! [`recording`] (events kept in a file, and run again).
 //! It must never depend on a wire type, an async runtime or a clock.
 
 pub mod config;
 pub mod effect;
 pub mod event;
+mod extract;
 pub mod graph;
 pub mod ids;
 pub mod opaque;
 mod placement;
 pub mod policy;
+pub mod recording;
 mod sets;
 mod state;
 mod stimuli;
@@ -84,6 +87,7 @@ pub struct Scheduler {
 
     stealing: policy::stealing::Stealing,
     memory_manager: policy::memory_manager::MemoryManager,
+    watchdog: policy::watchdog::Watchdog,
     timers: stimuli::Timers,
     /// Since when there has been work but no worker.
     no_workers_since: Option<Timestamp>,
@@ -162,6 +166,7 @@ impl Scheduler {
             stealing: policy::stealing::Stealing::new(config.work_stealing),
             kept_workers: Vec::new(),
             memory_manager: policy::memory_manager::MemoryManager::new(config.amm_start),
+            watchdog: policy::watchdog::Watchdog::default(),
             timers: stimuli::Timers::default(),
             no_workers_since: None,
             idle_since: None,

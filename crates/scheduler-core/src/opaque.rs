@@ -4,6 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Something the shell stored and will take back: a run spec, an exception, the pickled type of a
 /// result. The core clones and drops it, nothing else.
 #[derive(Clone)]
@@ -34,5 +36,19 @@ impl Opaque {
 impl fmt::Debug for Opaque {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Opaque")
+    }
+}
+
+/// In a recording only its presence is kept.
+impl Serialize for Opaque {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Not a unit: an option of that could not be told from nothing.
+        serializer.serialize_bool(true)
+    }
+}
+
+impl<'de> Deserialize<'de> for Opaque {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bool::deserialize(deserializer).map(Self::new)
     }
 }

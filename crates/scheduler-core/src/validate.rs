@@ -23,9 +23,6 @@ pub struct Violation {
 
 type Checked = Result<(), Violation>;
 
-/// Up to this many tasks all of them are checked after an event, beyond only those concerned.
-const CHECK_ALL: usize = 2_000;
-
 fn rule(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds {
         Ok(())
@@ -51,7 +48,7 @@ impl Scheduler {
 
     /// Checks after an event: everything while there is little, else the tasks that changed.
     pub(crate) fn validate_after_event(&mut self, transitions_before: u64) {
-        let result = if self.tasks.len() <= CHECK_ALL {
+        let result = if self.tasks.len() <= self.config.validate_all_up_to {
             self.validate()
         } else {
             self.validate_recent(transitions_before)

@@ -1,9 +1,10 @@
 //! What is known of a worker.
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What a worker tells when it registers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// Contact address; the identity of the worker for all peers.
     pub address: Arc<str>,
@@ -35,7 +36,7 @@ pub struct WorkerInfo {
 }
 
 /// Life of a worker as far as the scheduler cares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WorkerStatus {
     /// Registered, not ready for tasks yet.
     #[default]
@@ -85,7 +86,7 @@ impl WorkerStatus {
 }
 
 /// The part of a heartbeat's `metrics` that decides something.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerMetrics {
     /// Resident memory of the process in bytes.
     pub memory: u64,

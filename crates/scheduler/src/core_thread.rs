@@ -10,6 +10,7 @@
 //! [`crate::outbox`].
 
 mod delivery;
+mod recorder;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ use crate::observers::ObserverSender;
 use crate::outbox::{ClientOutbox, WorkerOutbox};
 use crate::workers::WorkerTable;
 use delivery::Delivery;
+use oxidask_scheduler_core::recording::Entry;
+pub use recorder::Recorder;
 
 /// Events that may wait in the queue before sessions stop reading.
 pub const MAX_PENDING_EVENTS: usize = 200_000;
@@ -191,6 +194,7 @@ pub fn start(
     config: CoreConfig,
     workers: Arc<WorkerTable>,
     observers: ObserverSender,
+    recorder: Option<Recorder>,
 ) -> std::io::Result<CoreHandle> {
     // Sessions hold themselves back (`CoreHandle::ready`); a bound here could dead-lock them.
     #[allow(clippy::disallowed_methods)]
@@ -206,6 +210,7 @@ pub fn start(
         delivery: Delivery::new(workers, observers),
         applied: Vec::new(),
         settling: Vec::new(),
+        recorder,
         commands,
         backlog,
     };
@@ -223,6 +228,7 @@ struct CoreThread {
     delivery: Delivery,
     applied: Vec<oneshot::Sender<()>>,
     settling: Vec<oneshot::Sender<()>>,
+    recorder: Option<Recorder>,
     commands: mpsc::Receiver<Command>,
     backlog: Arc<Backlog>,
 }
@@ -264,6 +270,8 @@ impl CoreThread {
             }
             self.flush();
             if let Some(done) = stopped {
+                // The recording is complete before anybody hears of the end.
+                self.recorder = None;
                 let _ = done.send(());
                 return;
             }
@@ -308,8 +316,11 @@ impl CoreThread {
     }
 
     fn handle(&mut self, event: Event) {
+        let now = clock::now();
+        let before = self.record(|| Entry::Event(now, event.clone()));
         let (state, effects) = (&mut self.state, &mut self.effects);
-        guarded("an event", || state.handle(clock::now(), event, effects));
+        guarded("an event", || state.handle(now, event, effects));
+        self.record_outcome(before);
         let before = self.backlog.events.fetch_sub(1, Ordering::Relaxed);
         if before == MAX_PENDING_EVENTS {
             self.backlog.drained.notify_waiters();
@@ -317,14 +328,35 @@ impl CoreThread {
     }
 
     fn timeout(&mut self) {
+        let now = clock::now();
+        let before = self.record(|| Entry::Timeout(now));
         let (state, effects) = (&mut self.state, &mut self.effects);
-        guarded("a timer", || state.handle_timeout(clock::now(), effects));
+        guarded("a timer", || state.handle_timeout(now, effects));
+        self.record_outcome(before);
+    }
+
+    /// Records a call of the core; the number of effects before it.
+    fn record(&mut self, entry: impl FnOnce() -> Entry) -> usize {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.entry(&entry());
+        }
+        self.effects.len()
+    }
+
+    fn record_outcome(&mut self, before: usize) {
+        if let Some(recorder) = &mut self.recorder {
+            let new = self.effects.get(before..).unwrap_or_default();
+            recorder.outcome(&self.state, new);
+        }
     }
 
     fn flush(&mut self) {
         self.delivery.deliver(&mut self.effects);
         for done in self.settling.drain(..) {
             self.delivery.settled(done);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tick();
         }
         for done in self.applied.drain(..) {
             let _ = done.send(());

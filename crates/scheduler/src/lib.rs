@@ -36,4 +36,5 @@ pub mod startup;
 pub mod status_feed;
 pub mod versions;
 pub mod views;
+pub mod watchdog;
 pub mod workers;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use oxidask_scheduler_core::effect::{ChangeEffect, LoggedEvent, TransitionEffect};
+use oxidask_scheduler_core::effect::{ChangeEffect, LoggedEvent, Suspicion, TransitionEffect};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::workers::WorkerEntry;
@@ -32,6 +32,8 @@ pub enum Observed {
         /// Cause.
         stimulus_id: Arc<str>,
     },
+    /// The watchdog has a question for a worker.
+    Suspicious(Box<Suspicion>),
     /// A task changed state (only while transitions are observed).
     Transition(Box<TransitionEffect>),
     /// A worker is in the state (only while changes are observed).

@@ -126,6 +126,7 @@ pub fn core_config(config: &Config) -> CoreConfig {
             "sender-recipient-gap",
             d.rebalance_sender_recipient_gap,
         ),
+        watchdog_patience: config.seconds("oxidask.scheduler.watchdog-patience"),
         adaptive_target_duration: config
             .seconds("distributed.adaptive.target-duration")
             .unwrap_or(d.adaptive_target_duration),

@@ -31,6 +31,7 @@ use crate::rpc::RpcTable;
 use crate::security::{self, SecurityError};
 use crate::settings::{Settings, accept_policy, core_config};
 use crate::status_feed::StatusFeed;
+use crate::watchdog::Watchdog;
 use crate::workers::WorkerTable;
 use crate::{clock, core_thread, handlers, listener, observers, views};
 use address::ListenAddress;
@@ -184,7 +185,9 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     let http = bind_http(args, &config, &mut ports).await?;
     let workers = Arc::<WorkerTable>::default();
     let (sender, observed) = observers::channel();
-    let core = core_thread::start(core_config(&config), Arc::clone(&workers), sender)?;
+    let core_config = core_config(&config);
+    let recorder = files::recorder(&config, &core_config)?;
+    let core = core_thread::start(core_config, Arc::clone(&workers), sender, recorder)?;
     let settings = Settings::new(&config);
     let policy = accept_policy(&config);
     let mut rpc = RpcTable::default();
@@ -193,6 +196,8 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     let mut extensions = Extensions::new(&config);
     extensions.all.push(Arc::clone(&python) as _);
     extensions.all.push(Arc::new(TaskStream::new(&config)));
+    let watchdog = Arc::<Watchdog>::default();
+    extensions.all.push(Arc::clone(&watchdog) as _);
     for extension in &extensions.all {
         Arc::clone(extension).register(&mut rpc);
     }
@@ -273,7 +278,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         };
         tasks.spawn(listener::accept(Arc::clone(&context), port.tcp, reception));
     }
-    tasks.spawn(observe(Arc::clone(&context), observed));
+    tasks.spawn(observe(Arc::clone(&context), observed, watchdog));
     tasks.spawn(watch_idle(Arc::clone(&context)));
     tasks.spawn(http::serve(http, pages));
     Ok(Running { context, tasks })
@@ -453,7 +458,7 @@ fn older_port(first: &Port, config: &Config) -> Result<Option<Port>, StartError>
 }
 
 /// Passes on what the core tells nobody in particular.
-async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
+async fn observe(context: Arc<Context>, mut observed: ObserverReceiver, watchdog: Arc<Watchdog>) {
     while let Some(observed) = observed.recv().await {
         context.python.observed(&observed);
         match observed {
@@ -487,6 +492,10 @@ async fn observe(context: Arc<Context>, mut observed: ObserverReceiver) {
                 tokio::spawn(async move {
                     handlers::restart::restart_unresponsive(&context, worker, stimulus_id).await;
                 });
+            }
+            Observed::Suspicious(suspicion) => {
+                let (context, watchdog) = (Arc::clone(&context), Arc::clone(&watchdog));
+                tokio::spawn(async move { watchdog.examine(&context, *suspicion).await });
             }
             Observed::Transition(transition) => {
                 for extension in &context.extensions {

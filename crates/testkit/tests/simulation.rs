@@ -1,9 +1,12 @@
 //! Clusters on a virtual clock: whatever goes wrong, the answers are right and the invariants hold.
 
 use oxidask_testkit::sim::faults::Faults;
-use oxidask_testkit::sim::{Scenario, Sim};
+use oxidask_testkit::sim::{Report, Scenario, Sim};
 
-fn run(scenario: Scenario) -> oxidask_testkit::sim::Report {
+/// Seeds that the suite runs; `OXIDASK_SIM_SEEDS` sets another number.
+const SEEDS: u64 = 200;
+
+fn run(scenario: Scenario) -> Report {
     match Sim::new(scenario).run() {
         Ok(report) => report,
         Err(violation) => panic!("{violation}"),
@@ -13,11 +16,10 @@ fn run(scenario: Scenario) -> oxidask_testkit::sim::Report {
 #[test]
 fn a_calm_cluster_computes_everything() {
     for seed in 0..5 {
-        let scenario = Scenario {
+        let report = run(Scenario {
             faults: Faults::default(),
             ..Scenario::turbulent(seed)
-        };
-        let report = run(scenario);
+        });
         assert!(report.events > 0 && report.kills == 0);
     }
 }
@@ -27,10 +29,35 @@ fn a_turbulent_cluster_loses_nothing() {
     let seeds: u64 = std::env::var("OXIDASK_SIM_SEEDS")
         .ok()
         .and_then(|s| s.parse().ok())
-        .unwrap_or(20);
-    let mut kills = 0;
+        .unwrap_or(SEEDS);
+    let (mut kills, mut retired, mut repaired) = (0, 0, 0);
     for seed in 0..seeds {
-        kills += run(Scenario::turbulent(seed)).kills;
+        let report = run(Scenario::mixed(seed));
+        kills += report.kills;
+        retired += report.retired;
+        repaired += report.repaired;
     }
     assert!(kills > 0, "the faults were really injected");
+    assert!(retired > 0, "retirements came to an end");
+    assert!(repaired > 0, "the watchdog had something to repair");
+}
+
+#[test]
+fn two_hundred_workers_take_part() {
+    assert!(Scenario::mixed(7).workers >= 200);
+    assert!(run(Scenario::mixed(7)).worker_messages > 1_000);
+}
+
+#[test]
+fn without_the_watchdog_a_lost_order_is_waited_for_without_end() {
+    let mut scenario = Scenario::turbulent(3);
+    scenario.faults = Faults {
+        losses: 0.2,
+        ..Faults::default()
+    };
+    scenario.patience = 60.0;
+    let stuck = Sim::new(scenario.clone()).run();
+    assert!(stuck.is_err_and(|e| e.contains("no progress")));
+    scenario.config.watchdog_patience = Some(2.0);
+    assert!(run(scenario).repaired > 0);
 }

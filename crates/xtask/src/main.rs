@@ -11,6 +11,7 @@ mod envs;
 mod process;
 mod record;
 mod releases;
+mod replay;
 mod stock;
 mod test;
 mod tidy;
@@ -41,6 +42,10 @@ enum Command {
     Bench(bench::Bench),
     /// Record the golden vectors of the wire protocol again, from stock peers
     Record(record::Options),
+    /// Run a recording of `dask-scheduler --record FILE`, or a dump of its watchdog, again
+    Replay(replay::Options),
+    /// Run simulated clusters for a range of seeds
+    Simulate(replay::Simulate),
     /// Check lengths of files and functions, and who depends on whom
     Tidy(tidy::Options),
 }
@@ -53,6 +58,8 @@ fn main() {
         Command::Conformance(options) => conformance::run(&options),
         Command::Bench(command) => bench::run(&command),
         Command::Record(options) => record::run(&options),
+        Command::Replay(options) => replay::run(&options),
+        Command::Simulate(options) => replay::simulate(&options),
         Command::Tidy(options) => tidy::run(&options),
     };
     if let Err(error) = result {

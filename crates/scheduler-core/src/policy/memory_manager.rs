@@ -57,6 +57,11 @@ impl MemoryManager {
         !self.retiring.is_empty()
     }
 
+    /// Workers that retire.
+    pub(crate) fn retiring(&self) -> Vec<WorkerId> {
+        self.retiring.keys().copied().collect()
+    }
+
     pub(crate) fn forget_worker(&mut self, id: WorkerId) {
         self.retiring.shift_remove(&id);
         self.outcomes.remove(&id.0);
@@ -112,8 +117,12 @@ impl Scheduler {
         let Some(w) = self.workers.get(worker) else {
             return;
         };
-        let previous = w.status;
-        self.memory_manager.outcomes.remove(&worker.0);
+        let given_up = self.memory_manager.outcomes.remove(&worker.0);
+        let previous = match given_up {
+            // It was told to go on and has not answered yet.
+            Some(Retirement::NoRecipients) => WorkerStatus::Running,
+            _ => w.status,
+        };
         self.memory_manager
             .retiring
             .entry(worker)

@@ -340,6 +340,20 @@ impl TaskTable {
             .filter_map(|(i, t)| Some((TaskId(i as u32), t.as_ref()?)))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tasks in the slots from `from` on, and where to go on: at the beginning after the end.
+    pub(crate) fn some_ids(&self, from: usize, slots: usize) -> (Vec<TaskId>, usize) {
+        let end = from.saturating_add(slots).min(self.slots.len());
+        let ids = (from..end)
+            .filter(|&i| self.slots.get(i).is_some_and(Option::is_some))
+            .map(|i| TaskId(i as u32))
+            .collect();
+        (ids, if end < self.slots.len() { end } else { 0 })
+    }
+
     /// Bytes of the table's own allocations.
     pub(crate) fn table_bytes(&self) -> usize {
         self.slots.len() * size_of::<Option<Task>>()

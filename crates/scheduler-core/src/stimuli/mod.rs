@@ -256,6 +256,15 @@ impl Scheduler {
                 self.steal_response(worker, &key, state.as_deref(), &stimulus_id);
             }
             Event::KeepWorkers { workers } => self.kept_workers = workers,
+            Event::Examined {
+                worker,
+                task,
+                verdict,
+                stimulus_id,
+            } => {
+                self.set_stimulus(stimulus_id, "watchdog");
+                self.examined(worker, task, verdict);
+            }
             Event::SetStealing { enabled } => self.set_stealing(enabled),
             Event::SetMemoryManager { enabled } => self.memory_manager.running = enabled,
             Event::RunMemoryManager => self.run_memory_manager(true),

@@ -31,6 +31,7 @@ pub(crate) struct Timers {
     stealing: Option<Timestamp>,
     memory_manager: Option<Timestamp>,
     retirement: Option<Timestamp>,
+    watchdog: Option<Timestamp>,
     /// A worker began to retire.
     memory_manager_once: Option<Timestamp>,
 }
@@ -64,6 +65,9 @@ impl Scheduler {
         let managing = self.memory_manager.running && workers;
         let interval = self.config.amm_interval;
         arm(&mut self.timers.memory_manager, managing, interval);
+        let patience = self.config.watchdog_patience.unwrap_or(0.0);
+        let watching = patience > 0.0 && !self.tasks.is_empty();
+        arm(&mut self.timers.watchdog, watching, patience / 2.0);
         let retiring = !self.memory_manager.running && self.memory_manager.is_retiring();
         arm(&mut self.timers.retirement, retiring, 2.0);
     }
@@ -78,6 +82,7 @@ impl Scheduler {
             t.memory_manager,
             t.retirement,
             t.memory_manager_once,
+            t.watchdog,
         ]
         .into_iter()
         .flatten()
@@ -96,6 +101,9 @@ impl Scheduler {
         }
         if due(&mut self.timers.stealing) {
             self.balance();
+        }
+        if due(&mut self.timers.watchdog) {
+            self.run_watchdog();
         }
         let periodic = due(&mut self.timers.memory_manager);
         let retiring = due(&mut self.timers.retirement);

@@ -90,6 +90,9 @@ impl Delivery {
                 Effect::LogEvent { topics, event } => {
                     self.observers.send(Observed::Log { topics, event });
                 }
+                Effect::Suspicious(suspicion) => {
+                    self.observers.send(Observed::Suspicious(suspicion));
+                }
                 Effect::Transition(transition) => {
                     self.observers.send(Observed::Transition(transition));
                 }

@@ -54,13 +54,16 @@ impl Page<'_> {
         kind: Type,
         samples: impl Iterator<Item = (Vec<(&'v str, &'v str)>, f64)>,
     ) {
-        let glue = if self.namespace.is_empty() { "" } else { "_" };
+        // What stock does not have goes under our own name, whatever the namespace is.
+        let ours = name.starts_with("oxidask_");
+        let namespace = if ours { "" } else { self.namespace };
+        let glue = if namespace.is_empty() { "" } else { "_" };
         let (suffix, kind) = match kind {
             Type::Counter if name.ends_with("_total") => ("", "counter"),
             Type::Counter => ("_total", "counter"),
             Type::Gauge => ("", "gauge"),
         };
-        let name = format!("{}{glue}{name}{suffix}", self.namespace);
+        let name = format!("{namespace}{glue}{name}{suffix}");
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use oxidask_config::Config;
+use oxidask_scheduler_core::config::CoreConfig;
+
 use super::StartError;
 use crate::context::Context;
+use crate::core_thread::Recorder;
 use crate::handlers::identity::scheduler_identity;
 
 /// A file that is removed when this is dropped.
@@ -37,4 +41,15 @@ pub(super) async fn write_scheduler_file(
     let json = serde_json::to_string_pretty(&identity)
         .map_err(|error| std::io::Error::other(error.to_string()))?;
     RemovedAtEnd::write(path, &json)
+}
+
+/// The recording that `--record` asks for, begun.
+pub(super) fn recorder(config: &Config, core: &CoreConfig) -> Result<Option<Recorder>, StartError> {
+    let Some(path) = config.str("oxidask.scheduler.record") else {
+        return Ok(None);
+    };
+    let limit = config.bytes("oxidask.scheduler.record-max-bytes");
+    let recorder = Recorder::create(Path::new(&path), core, limit.unwrap_or(u64::MAX));
+    let recorder = recorder.map_err(|source| StartError::File { path, source })?;
+    Ok(Some(recorder))
 }

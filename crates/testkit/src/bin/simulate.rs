@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let (mut failed, mut events) = (0, 0);
     for seed in first..first.saturating_add(count) {
         let begin = Instant::now();
-        match Sim::new(Scenario::turbulent(seed)).run() {
+        match Sim::new(Scenario::mixed(seed)).run() {
             Ok(report) => events += report.events,
             Err(violation) => {
                 failed += 1;

@@ -30,6 +30,7 @@ pub struct SimClient {
     pub futures: BTreeMap<String, (Key, FutureState)>,
     /// What it was told that contradicts what it was told before.
     pub contradictions: Vec<String>,
+    pending: usize,
 }
 
 impl SimClient {
@@ -39,21 +40,25 @@ impl SimClient {
             id,
             futures: BTreeMap::new(),
             contradictions: Vec::new(),
+            pending: 0,
         }
     }
 
     /// Holds futures of `keys` from now on.
     pub fn expect(&mut self, keys: &[Key]) {
         for key in keys {
-            self.futures
-                .entry(key.to_text())
-                .or_insert_with(|| (key.clone(), FutureState::Pending));
+            self.futures.entry(key.to_text()).or_insert_with(|| {
+                self.pending += 1;
+                (key.clone(), FutureState::Pending)
+            });
         }
     }
 
     /// Lets go of a future.
     pub fn forget(&mut self, key: &Key) {
-        self.futures.remove(&key.to_text());
+        if let Some((_, state)) = self.futures.remove(&key.to_text()) {
+            self.pending -= usize::from(waits(state));
+        }
     }
 
     /// A message of the scheduler.
@@ -72,6 +77,7 @@ impl SimClient {
                 for (_, state) in self.futures.values_mut() {
                     *state = FutureState::Cancelled;
                 }
+                self.pending = 0;
             }
         }
     }
@@ -81,22 +87,39 @@ impl SimClient {
         let Some((_, state)) = self.futures.get_mut(&key.to_text()) else {
             return;
         };
+        let old = std::mem::replace(state, new);
         if matches!(
-            (*state, new),
-            (FutureState::Erred, FutureState::Finished)
-                | (FutureState::Finished, FutureState::Erred)
+            (old, new),
+            (
+                FutureState::Erred,
+                FutureState::Finished | FutureState::Erred
+            ) | (
+                FutureState::Finished,
+                FutureState::Erred | FutureState::Finished
+            )
         ) {
             self.contradictions
-                .push(format!("{key}: {state:?} and then {new:?}"));
+                .push(format!("{key}: {old:?} and then {new:?}"));
         }
-        *state = new;
+        self.pending += usize::from(waits(new));
+        self.pending -= usize::from(waits(old));
     }
 
-    /// Futures it still waits for; a lost one is computed again.
+    /// Whether it waits for anything.
+    pub fn is_waiting(&self) -> bool {
+        self.pending > 0
+    }
+
+    /// Futures it still waits for.
     pub fn pending(&self) -> impl Iterator<Item = &Key> {
         self.futures
             .values()
-            .filter(|(_, state)| matches!(state, FutureState::Pending | FutureState::Lost))
+            .filter(|(_, state)| waits(*state))
             .map(|(key, _)| key)
     }
+}
+
+/// A lost result is computed again.
+fn waits(state: FutureState) -> bool {
+    matches!(state, FutureState::Pending | FutureState::Lost)
 }

@@ -1,6 +1,6 @@
 //! Random task graphs and the values their tasks must have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use oxidask_key::Key;
 
@@ -19,6 +19,8 @@ pub struct SimTask {
     pub nbytes: u64,
     /// Raises instead of returning.
     pub fails: bool,
+    /// Runs only where the abstract resource `GPU` is offered.
+    pub needs_gpu: bool,
 }
 
 /// A graph whose right answer is known.
@@ -87,15 +89,16 @@ impl SimGraph {
                     duration: rng.range(0.001, 0.2),
                     nbytes: 1 << rng.below(24),
                     fails: rng.chance(failing),
+                    needs_gpu: rng.chance(0.02),
                 });
             }
             layer += 1;
         }
-        let needed: Vec<&Key> = graph.tasks.iter().flat_map(|t| &t.dependencies).collect();
+        let needed: HashSet<&Key> = graph.tasks.iter().flat_map(|t| &t.dependencies).collect();
         let mut wanted: Vec<Key> = Vec::new();
         for task in &graph.tasks {
             // Every sink, and now and then an intermediate result.
-            if !needed.contains(&&task.key) || rng.chance(0.05) {
+            if !needed.contains(&task.key) || rng.chance(0.05) {
                 wanted.push(task.key.clone());
             }
         }

@@ -65,6 +65,13 @@ impl Network {
         at
     }
 
+    /// Whether nothing reaches or leaves the peer at the moment.
+    pub fn is_cut_off(&self, peer: Peer, now: f64) -> bool {
+        self.stalled_until
+            .get(&peer)
+            .is_some_and(|&until| now < until)
+    }
+
     /// Seconds to move `nbytes` between two workers.
     pub fn transfer(&mut self, nbytes: u64) -> f64 {
         self.latency * self.rng.range(1.0, 3.0) + nbytes as f64 / 100e6

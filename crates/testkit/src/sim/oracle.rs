@@ -4,18 +4,48 @@ use oxidask_scheduler_core::effect::{Effect, WorkerMsg};
 
 use super::Sim;
 use super::client::FutureState;
+use super::network::Peer;
 
 impl Sim {
     /// The core's own invariants.
     pub(super) fn check_core(&mut self) -> Result<(), String> {
+        if self
+            .report
+            .events
+            .is_multiple_of(self.scenario.validate_every)
+        {
+            let checked = self.core.validate();
+            checked.map_err(|violation| format!("invariant: {violation}"))?;
+        }
         match self.core.take_violations().first() {
             Some(violation) => Err(format!("invariant: {violation}")),
             None => Ok(()),
         }
     }
 
+    /// Nothing grows without bound: what one event leads to, and what is on its way.
+    pub(super) fn check_bounds(&self, effects: usize) -> Result<(), String> {
+        let size = self.core.tasks_len() + self.registered.len() + 10;
+        if effects > 20 * size {
+            return Err(format!(
+                "{effects} effects of one event in a state of {size}"
+            ));
+        }
+        let expected = self.scenario.clients * self.scenario.graphs * self.scenario.tasks;
+        let bound = 100 * (expected + self.registered.len() + self.scenario.workers);
+        if self.agenda.len() > bound {
+            return Err(format!("{} messages are on their way", self.agenda.len()));
+        }
+        Ok(())
+    }
+
     /// No message to, and no address of, a worker that has departed.
     pub(super) fn check_effect(&self, effect: &Effect) -> Result<(), String> {
+        if let Effect::ToClient(id, msg) = effect
+            && !self.connected.contains(&id.0)
+        {
+            return Err(format!("message to departed client {}: {msg:?}", id.0));
+        }
         let Effect::ToWorker(id, msg) = effect else {
             return Ok(());
         };
@@ -34,7 +64,7 @@ impl Sim {
                 return Err(format!("compute-task without a holder of {key}"));
             }
             for holder in holders {
-                if !self.registered.values().any(|a| a == holder) {
+                if !self.by_address.contains_key(holder) {
                     return Err(format!("{key} is said to be on departed {holder}"));
                 }
             }
@@ -78,11 +108,52 @@ impl Sim {
         }
     }
 
+    /// When all clients are gone, nothing is left: neither in the core nor on workers.
+    pub(super) fn check_aftermath(&self) -> Result<(), String> {
+        self.core
+            .validate()
+            .map_err(|violation| format!("invariant: {violation}"))?;
+        if let Some(task) = self.core.tasks().next() {
+            let (n, key, state) = (self.core.tasks_len(), task.key(), task.state());
+            return Err(format!(
+                "{n} tasks are left for nobody, e.g. {key:?} ({state:?})"
+            ));
+        }
+        // A worker that lost messages may keep what it was never told to drop.
+        if !self.scenario.is_treacherous()
+            && let Some(worker) = self.workers.values().find(|w| !w.is_empty())
+        {
+            return Err(format!(
+                "worker {} (registered: {}, cut off: {}) keeps what nobody wants: {}",
+                worker.id.0,
+                self.registered.contains_key(&worker.id.0),
+                self.network.is_cut_off(Peer::Worker(worker.id.0), self.now),
+                worker.shown()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The task that a waiting one waits for in the end.
+    fn cause(&self, key: &oxidask_key::Key) -> String {
+        let Some(mut task) = self.core.task(key) else {
+            return String::new();
+        };
+        while let Some(next) = task.waiting_on().next() {
+            task = next;
+        }
+        let worker = task.processing_on();
+        let worker = worker.map(|w| (w.id(), w.status(), w.executing().len()));
+        let (key, state) = (task.key(), task.state());
+        format!("\n  {key:?} is {state:?} on {worker:?}; because of it")
+    }
+
     /// A description of what is not getting done.
     pub(super) fn stuck(&self) -> String {
         let mut text = String::from("no progress; waiting for");
         for (number, client) in &self.clients {
             for key in client.pending().take(3) {
+                text += &self.cause(key);
                 let state = self.core.task(key).map(|t| t.state());
                 text += &format!("\n  client {number}: {key} (scheduler: {state:?})");
                 for entry in self

@@ -3,9 +3,10 @@
 //! It answers a message with [`Action`]s; the simulation delivers them over its network. Its results
 //! are values that depend on all inputs, so a wrong or missing input shows in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use indexmap::{IndexMap, IndexSet};
 use oxidask_key::Key;
 use oxidask_scheduler_core::effect::{ComputeTask, WorkerMsg};
 use oxidask_scheduler_core::event::{Event, StartStop, TaskErred, TaskFinished};
@@ -14,6 +15,10 @@ use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_scheduler_core::worker::WorkerStatus;
 
 use super::graphs::{SimTask, value_of};
+
+/// Tables whose order depends on nothing but what was done to them.
+type Map<V> = IndexMap<Key, V, FixedState>;
+type Set = IndexSet<Key, FixedState>;
 
 /// What a worker does in answer to something.
 #[derive(Debug)]
@@ -67,12 +72,14 @@ pub struct SimWorker {
     pub nthreads: usize,
     /// As the worker sees itself.
     pub status: WorkerStatus,
-    work: BTreeMap<String, Work>,
-    data: BTreeMap<String, u64>,
-    who_has: BTreeMap<String, Vec<Arc<str>>>,
-    fetching: BTreeSet<String>,
+    work: Map<Work>,
+    data: Map<u64>,
+    who_has: Map<Vec<Arc<str>>>,
+    fetching: Set,
+    /// Asked about, or soon to be.
+    refreshing: Set,
     /// Copies asked for by the scheduler.
-    acquire: BTreeSet<String>,
+    acquire: Set,
     busy: usize,
     tokens: u64,
     stimuli: u64,
@@ -86,11 +93,12 @@ impl SimWorker {
             address,
             nthreads,
             status: WorkerStatus::Running,
-            work: BTreeMap::new(),
-            data: BTreeMap::new(),
-            who_has: BTreeMap::new(),
-            fetching: BTreeSet::new(),
-            acquire: BTreeSet::new(),
+            work: Map::default(),
+            data: Map::default(),
+            who_has: Map::default(),
+            fetching: Set::default(),
+            refreshing: Set::default(),
+            acquire: Set::default(),
             busy: 0,
             tokens: 0,
             stimuli: 0,
@@ -99,12 +107,34 @@ impl SimWorker {
 
     /// The value it holds for a key.
     pub fn value(&self, key: &Key) -> Option<u64> {
-        self.data.get(&key.to_text()).copied()
+        self.data.get(key).copied()
     }
 
     /// Number of tasks it knows, for bounds checks.
     pub fn backlog(&self) -> usize {
         self.work.len()
+    }
+
+    /// Whether it has been told to run the task, and has not done so yet.
+    pub fn knows(&self, key: &Key) -> bool {
+        self.work.contains_key(key)
+    }
+
+    /// Whether it holds anything, or has anything to do.
+    pub fn is_empty(&self) -> bool {
+        self.work.is_empty() && self.data.is_empty()
+    }
+
+    /// A little of what it holds and has to do, for messages.
+    pub fn shown(&self) -> String {
+        let data: Vec<&Key> = self.data.keys().take(5).collect();
+        let work: Vec<&Key> = self.work.keys().take(5).collect();
+        format!("data {data:?}, work {work:?}")
+    }
+
+    /// Any key it holds the result of, for faults that need one.
+    pub fn some_result(&self) -> Option<Key> {
+        self.data.keys().next().cloned()
     }
 
     /// Any key it is working on, for faults that need one.
@@ -137,19 +167,17 @@ impl SimWorker {
             }
             WorkerMsg::AcquireReplicas { who_has, .. } => {
                 for (key, holders) in who_has {
-                    let text = key.to_text();
-                    if !self.data.contains_key(&text) {
-                        self.who_has.insert(text.clone(), holders);
-                        self.acquire.insert(text);
+                    if !self.data.contains_key(&key) {
+                        self.who_has.insert(key.clone(), holders);
+                        self.acquire.insert(key.clone());
                         self.fetch(&key, &mut out);
                     }
                 }
             }
             WorkerMsg::RefreshWhoHas { who_has, .. } => {
                 for (key, holders) in who_has {
-                    let text = key.to_text();
-                    if self.is_needed(&text) && !self.data.contains_key(&text) {
-                        self.who_has.insert(text, holders);
+                    if self.is_needed(&key) && !self.data.contains_key(&key) {
+                        self.who_has.insert(key.clone(), holders);
                         self.fetch(&key, &mut out);
                     }
                 }
@@ -180,8 +208,7 @@ impl SimWorker {
     }
 
     fn on_compute(&mut self, msg: ComputeTask, out: &mut Vec<Action>) {
-        let text = msg.key.to_text();
-        if self.data.contains_key(&text) {
+        if self.data.contains_key(&msg.key) {
             let stimulus_id = self.stimulus("already-in-memory");
             out.push(self.finished(&msg.key, msg.run_id, 1, stimulus_id));
             return;
@@ -191,18 +218,18 @@ impl SimWorker {
         };
         let dependencies: Vec<Key> = msg.who_has.iter().map(|(k, _)| k.clone()).collect();
         for (key, holders) in msg.who_has {
-            self.who_has.insert(key.to_text(), holders);
+            self.who_has.insert(key, holders);
         }
-        let running = self.work.remove(&text).and_then(|old| old.running);
+        let running = self.work.swap_remove(&msg.key).and_then(|old| old.running);
         let work = Work {
             task,
-            key: msg.key,
+            key: msg.key.clone(),
             run_id: msg.run_id,
             priority: msg.priority,
             dependencies: dependencies.clone(),
             running,
         };
-        self.work.insert(text, work);
+        self.work.insert(msg.key, work);
         for key in dependencies {
             self.fetch(&key, out);
         }
@@ -210,33 +237,31 @@ impl SimWorker {
 
     fn on_free(&mut self, keys: &[Key], out: &mut Vec<Action>) {
         for key in keys {
-            let text = key.to_text();
-            self.data.remove(&text);
-            self.acquire.remove(&text);
+            self.data.swap_remove(key);
+            self.acquire.swap_remove(key);
             // A run under way cannot be stopped; its thread stays busy and the result is dropped.
-            self.work.remove(&text);
-            if self.is_needed(&text) {
+            self.work.swap_remove(key);
+            if self.is_needed(key) {
                 self.fetch(key, out);
             }
         }
     }
 
     fn on_remove_replica(&mut self, key: Key, stimulus_id: &Arc<str>, out: &mut Vec<Action>) {
-        let text = key.to_text();
-        if !self.data.contains_key(&text) {
-            self.acquire.remove(&text);
+        if !self.data.contains_key(&key) {
+            self.acquire.swap_remove(&key);
             return;
         }
         let worker = self.id;
         let stimulus_id = stimulus_id.clone();
-        out.push(Action::Tell(if self.is_needed(&text) {
+        out.push(Action::Tell(if self.is_needed(&key) {
             Event::AddKeys {
                 worker,
                 keys: vec![key],
                 stimulus_id,
             }
         } else {
-            self.data.remove(&text);
+            self.data.swap_remove(&key);
             Event::ReleaseWorkerData {
                 worker,
                 key,
@@ -246,16 +271,15 @@ impl SimWorker {
     }
 
     fn on_steal_request(&mut self, key: Key, stimulus_id: Arc<str>, out: &mut Vec<Action>) {
-        let text = key.to_text();
-        let state = match self.work.get(&text) {
+        let state = match self.work.get(&key) {
             Some(work) if work.running.is_some() => Some("executing"),
-            Some(work) if self.missing(work).is_empty() => Some("ready"),
+            Some(work) if !self.missing(work) => Some("ready"),
             Some(_) => Some("waiting"),
-            None if self.data.contains_key(&text) => Some("memory"),
+            None if self.data.contains_key(&key) => Some("memory"),
             None => None,
         };
         if matches!(state, Some("ready" | "waiting")) {
-            self.work.remove(&text);
+            self.work.swap_remove(&key);
         }
         out.push(Action::Tell(Event::StealResponse {
             worker: self.id,
@@ -265,43 +289,40 @@ impl SimWorker {
         }));
     }
 
-    fn missing(&self, work: &Work) -> Vec<Key> {
-        let missing = |k: &&Key| !self.data.contains_key(&k.to_text());
-        work.dependencies.iter().filter(missing).cloned().collect()
+    fn missing(&self, work: &Work) -> bool {
+        work.dependencies.iter().any(|k| !self.data.contains_key(k))
     }
 
-    fn is_needed(&self, text: &str) -> bool {
-        self.acquire.contains(text)
-            || self
-                .work
-                .values()
-                .any(|w| w.running.is_none() && w.dependencies.iter().any(|d| d.to_text() == text))
+    fn is_needed(&self, key: &Key) -> bool {
+        let waits = |w: &Work| w.running.is_none() && w.dependencies.contains(key);
+        self.acquire.contains(key) || self.work.values().any(waits)
     }
 
     fn fetch(&mut self, key: &Key, out: &mut Vec<Action>) {
-        let text = key.to_text();
-        if self.data.contains_key(&text) || self.fetching.contains(&text) {
+        if self.data.contains_key(key) || self.fetching.contains(key) {
             return;
         }
         let me = &self.address;
         let holder = self
             .who_has
-            .get(&text)
+            .get(key)
             .and_then(|holders| holders.iter().find(|h| h != &me).cloned());
+        let key = key.clone();
         match holder {
             Some(holder) => {
-                self.fetching.insert(text);
-                let key = key.clone();
+                self.fetching.insert(key.clone());
                 out.push(Action::Fetch { holder, key });
             }
-            None => out.push(Action::RefreshLater { key: key.clone() }),
+            // One question on its way at a time, or they would multiply.
+            None if self.refreshing.insert(key.clone()) => out.push(Action::RefreshLater { key }),
+            None => {}
         }
     }
 
     /// Whether to ask the scheduler (still) where `key` is.
     pub fn on_refresh_due(&mut self, key: Key) -> Option<Event> {
-        let text = key.to_text();
-        if self.data.contains_key(&text) || !self.is_needed(&text) {
+        if self.data.contains_key(&key) || !self.is_needed(&key) {
+            self.refreshing.swap_remove(&key);
             return None;
         }
         let stimulus_id = self.stimulus("refresh");
@@ -315,13 +336,12 @@ impl SimWorker {
     /// The answer of a peer; nothing if it did not have the data or is gone.
     pub fn on_fetched(&mut self, holder: &str, key: Key, value: Option<u64>) -> Vec<Action> {
         let mut out = Vec::new();
-        let text = key.to_text();
-        self.fetching.remove(&text);
+        self.fetching.swap_remove(&key);
         match value {
             Some(value) => {
-                if self.is_needed(&text) {
-                    self.acquire.remove(&text);
-                    self.data.insert(text, value);
+                if self.is_needed(&key) {
+                    self.acquire.swap_remove(&key);
+                    self.data.insert(key.clone(), value);
                     let stimulus_id = self.stimulus("gathered");
                     out.push(Action::Tell(Event::AddKeys {
                         worker: self.id,
@@ -331,10 +351,10 @@ impl SimWorker {
                 }
             }
             None => {
-                if let Some(holders) = self.who_has.get_mut(&text) {
+                if let Some(holders) = self.who_has.get_mut(&key) {
                     holders.retain(|h| h.as_ref() != holder);
                 }
-                if self.is_needed(&text) {
+                if self.is_needed(&key) {
                     self.fetch(&key, &mut out);
                 }
             }
@@ -344,31 +364,32 @@ impl SimWorker {
     }
 
     fn start_ready(&mut self, out: &mut Vec<Action>) {
-        if self.status == WorkerStatus::Paused {
+        // As real ones do, it begins nothing while it hands over its data.
+        if self.status != WorkerStatus::Running {
             return;
         }
         while self.busy < self.nthreads {
             let ready = self
                 .work
                 .iter()
-                .filter(|(_, w)| w.running.is_none() && self.missing(w).is_empty())
+                .filter(|(_, w)| w.running.is_none() && !self.missing(w))
                 .min_by(|(_, a), (_, b)| {
                     a.priority
                         .partial_cmp(&b.priority)
                         .unwrap_or(std::cmp::Ordering::Equal)
                 })
-                .map(|(text, _)| text.clone());
-            let Some(text) = ready else { return };
+                .map(|(key, _)| key.clone());
+            let Some(ready) = ready else { return };
             self.tokens += 1;
             let token = self.tokens;
-            let Some(work) = self.work.get_mut(&text) else {
+            let Some(work) = self.work.get_mut(&ready) else {
                 return;
             };
             let inputs = work
                 .task
                 .dependencies
                 .iter()
-                .filter_map(|d| self.data.get(&d.to_text()).copied())
+                .filter_map(|d| self.data.get(d).copied())
                 .collect();
             work.running = Some((token, inputs));
             self.busy += 1;
@@ -392,19 +413,18 @@ impl SimWorker {
     pub fn on_done(&mut self, key: &Key, token: u64, now: f64) -> Vec<Action> {
         let mut out = Vec::new();
         self.busy = self.busy.saturating_sub(1);
-        let text = key.to_text();
         let current = self
             .work
-            .get(&text)
+            .get(key)
             .and_then(|w| w.running.as_ref())
             .is_some_and(|(t, _)| *t == token);
-        if current && let Some(work) = self.work.remove(&text) {
+        if current && let Some(work) = self.work.swap_remove(key) {
             let stimulus_id = self.stimulus("done");
             if work.task.fails {
                 out.push(Action::Tell(erred(self.id, &work, stimulus_id)));
             } else {
                 let inputs = work.running.map(|(_, inputs)| inputs).unwrap_or_default();
-                self.data.insert(text, value_of(key, inputs));
+                self.data.insert(key.clone(), value_of(key, inputs));
                 let mut action = self.finished(key, work.run_id, work.task.nbytes, stimulus_id);
                 if let Action::Tell(Event::TaskFinished(msg)) = &mut action {
                     msg.startstops.push(StartStop {

@@ -1,5 +1,6 @@
 //! Clusters on a virtual clock: whatever goes wrong, the answers are right and the invariants hold.
 
+use oxidask_scheduler_core::recording::Replay;
 use oxidask_testkit::sim::faults::Faults;
 use oxidask_testkit::sim::{Report, Scenario, Sim};
 
@@ -60,4 +61,72 @@ fn without_the_watchdog_a_lost_order_is_waited_for_without_end() {
     assert!(stuck.is_err_and(|e| e.contains("no progress")));
     scenario.config.watchdog_patience = Some(2.0);
     assert!(run(scenario).repaired > 0);
+}
+
+#[test]
+fn a_recording_has_the_same_effects_again() {
+    let mut scenario = Scenario::mixed(1);
+    scenario.config.transition_log_length = 1_000_000;
+    let (report, recording) = match Sim::new(scenario).run_recorded() {
+        Ok(done) => done,
+        Err(violation) => panic!("{violation}"),
+    };
+    let mut told = 0;
+    let replay = match Replay::run(&recording, |_, effects| told += effects.len()) {
+        Ok(replay) => replay,
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(replay.divergence, None);
+    assert!(replay.calls >= report.events && told > 0);
+    let key = replay
+        .scheduler
+        .transition_log()
+        .next()
+        .map(|e| e.key.clone());
+    let story = key.map(|key| replay.scheduler.story(&[key]).len());
+    assert!(story.is_some_and(|entries| entries > 1));
+    // What a crash leaves is of use, too.
+    let torn = &recording[..recording.len() - 3];
+    assert!(Replay::run(torn, |_, _| ()).is_ok_and(|r| r.divergence.is_none()));
+}
+
+#[test]
+fn something_else_is_no_recording() {
+    let error = Replay::run(b"pickle", |_, _| ())
+        .err()
+        .map(|e| e.to_string());
+    assert!(error.is_some_and(|e| e.starts_with("this is no recording of version 1")));
+}
+
+/// Seeds that failed once, and what they showed.
+#[test]
+fn seeds_that_failed_once() {
+    let kept: [(u64, &str); 9] = [
+        (
+            146,
+            "a task that needs what no worker offers waits for one that does",
+        ),
+        (
+            299,
+            "a worker repeats that it dropped a copy which it has again",
+        ),
+        (
+            849,
+            "a worker that claims what it lacks never ends its retirement",
+        ),
+        (
+            1525,
+            "an order is lost on its way to a worker that is believed to be paused",
+        ),
+        (2309, "the same, after a recomputation"),
+        (2457, "the same, with two clients"),
+        (2473, "the same, with the wanted task itself"),
+        (4437, "the same, late in the turmoil"),
+        (4773, "the same, among slow links"),
+    ];
+    for (seed, what) in kept {
+        if let Err(violation) = Sim::new(Scenario::mixed(seed)).run() {
+            panic!("{what}: {violation}");
+        }
+    }
 }

@@ -250,7 +250,10 @@ impl Followers {
                 },
             ),
             Observed::Change(change) => self.changed(context, change),
-            Observed::Log { .. } | Observed::WorkerUnresponsive { .. } | Observed::Settled(_) => {}
+            Observed::Log { .. }
+            | Observed::WorkerUnresponsive { .. }
+            | Observed::Suspicious(_)
+            | Observed::Settled(_) => {}
         }
     }
 

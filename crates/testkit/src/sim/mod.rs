@@ -25,6 +25,7 @@ use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask, TaskOptions};
 use oxidask_scheduler_core::ids::{ClientId, Timestamp, WorkerId};
 use oxidask_scheduler_core::opaque::Opaque;
+use oxidask_scheduler_core::recording::{Encoder, Entry};
 use oxidask_scheduler_core::worker::WorkerStatus;
 use oxidask_scheduler_core::{Effects, Scheduler};
 
@@ -135,8 +136,8 @@ pub struct Sim {
     /// Workers that are being started.
     arriving: usize,
     timeout_at: Option<f64>,
-    /// The work is done and the clients are leaving.
-    over: bool,
+    /// A recording of everything the core was told.
+    recording: Option<Encoder>,
     report: Report,
 }
 
@@ -160,7 +161,7 @@ impl Sim {
             next_worker: 0,
             arriving: 0,
             timeout_at: None,
-            over: false,
+            recording: None,
             report: Report::default(),
             scenario,
         };
@@ -204,11 +205,32 @@ impl Sim {
         self.agenda.push(Scheduled { at, order, what });
     }
 
+    /// Runs to the end and keeps a recording.
+    ///
+    /// # Errors
+    /// What was violated.
+    pub fn run_recorded(mut self) -> Result<(Report, Vec<u8>), String> {
+        self.recording = Some(Encoder::new(&self.scenario.config));
+        let report = self.run_all()?;
+        let recording = self.recording.map(|mut encoder| encoder.take());
+        Ok((report, recording.unwrap_or_default()))
+    }
+
+    fn record(&mut self, entry: impl FnOnce() -> Entry) {
+        if let Some(encoder) = &mut self.recording {
+            encoder.push(&entry());
+        }
+    }
+
     /// Runs to the end. An error says which property was violated, when, and under which seed.
     ///
     /// # Errors
     /// What was violated.
     pub fn run(mut self) -> Result<Report, String> {
+        self.run_all()
+    }
+
+    fn run_all(&mut self) -> Result<Report, String> {
         let done = self.run_until(|sim| sim.is_done(), self.scenario.patience);
         done.and_then(|()| {
             self.report.makespan = self.now - START;
@@ -224,7 +246,7 @@ impl Sim {
         })?;
         let figures = self.core.watchdog_figures();
         self.report.repaired = figures.rescheduled + figures.replicas_corrected;
-        Ok(self.report)
+        Ok(self.report.clone())
     }
 
     fn run_until(&mut self, done: impl Fn(&Self) -> bool, patience: f64) -> Result<(), String> {
@@ -251,7 +273,6 @@ impl Sim {
     }
 
     fn send_clients_away(&mut self) {
-        self.over = true;
         for number in self.clients.keys().copied().collect::<Vec<_>>() {
             self.depart(number);
         }
@@ -281,8 +302,10 @@ impl Sim {
             Occurrence::Retirement(id) => self.look_at_retirement(id),
             Occurrence::CoreTimeout => {
                 self.timeout_at = None;
+                let now = Timestamp(self.now);
                 let mut effects = Effects::new();
-                self.core.handle_timeout(Timestamp(self.now), &mut effects);
+                self.record(|| Entry::Timeout(now));
+                self.core.handle_timeout(now, &mut effects);
                 self.after_core(effects)
             }
             Occurrence::ConnectionLost(id) => self.core_event(Event::RemoveWorker {

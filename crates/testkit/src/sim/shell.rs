@@ -6,6 +6,7 @@ use oxidask_scheduler_core::effect::{Effect, Suspicion, WorkerMsg};
 use oxidask_scheduler_core::event::{Event, Verdict};
 use oxidask_scheduler_core::ids::{Timestamp, WorkerId};
 use oxidask_scheduler_core::policy::Retirement;
+use oxidask_scheduler_core::recording::{Entry, Outcome};
 use oxidask_scheduler_core::worker::{WorkerMetrics, WorkerStatus};
 use oxidask_scheduler_core::{Effects, heartbeat_interval};
 
@@ -30,12 +31,18 @@ impl Sim {
             }
             _ => {}
         }
+        let now = Timestamp(self.now);
+        self.record(|| Entry::Event(now, event.clone()));
         let mut effects = Effects::new();
-        self.core.handle(Timestamp(self.now), event, &mut effects);
+        self.core.handle(now, event, &mut effects);
         self.after_core(effects)
     }
 
     pub(super) fn after_core(&mut self, effects: Effects) -> Result<(), String> {
+        if let Some(encoder) = &mut self.recording {
+            let outcome = Outcome::of(&self.core, &effects);
+            encoder.push(&Entry::Outcome(outcome));
+        }
         self.check_core()?;
         self.check_bounds(effects.len())?;
         for effect in effects {

@@ -253,6 +253,7 @@ pub const KEYS: &[KeyDecl] = &[
     key("oxidask.scheduler.record-max-bytes", K::Bytes, D::Str("8GiB"), "oxidask", "the recording ends when it is so long"),
     key("oxidask.scheduler.watchdog-patience", K::Duration("s"), D::Str("60s"), "oxidask", "a task that stands still for so long on a worker with a free thread is asked about"),
     key("oxidask.scheduler.watchdog-directory", K::OptText, D::None, "oxidask", "where the watchdog leaves what it found wrong; by default the system's directory for temporary files"),
+    key("oxidask.roles.file", K::OptText, D::None, "oxidask", "rules of what the holders of certificates may do (docs/roles.md)"),
     key("oxidask.log.format", K::Word(&["text", "json"]), D::Str("text"), "oxidask", "form of log lines"),
     key("oxidask.log.buffer-bytes", K::Bytes, D::Str("16MiB"), "oxidask", "most bytes of log lines kept for `get_logs`"),
 ];

@@ -25,3 +25,4 @@ pub use kind::{Default, Kind};
 pub use literal::interpret_value;
 pub use units::{MemoryLimit, parse_bytes, parse_number, parse_timedelta};
 pub use value::{ConfigMap, ConfigValue};
+pub use yaml::parse as parse_yaml;

@@ -19,7 +19,7 @@ const MAX_VALUES: usize = 200_000;
 ///
 /// # Errors
 /// [`ConfigError::Malformed`] and [`ConfigError::NotAMapping`].
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Option<ConfigMap>, ConfigError> {
+pub fn parse(path: &Path, text: &str) -> Result<Option<ConfigMap>, ConfigError> {
     let mut reader = Reader {
         events: Parser::new_from_str(text),
         anchors: HashMap::new(),

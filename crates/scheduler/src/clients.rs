@@ -35,6 +35,8 @@ pub struct ClientConnection {
     pub peer: Arc<str>,
     /// Queue of its stream.
     pub outbox: Outbox<ClientMsg>,
+    /// What the client may ask for.
+    pub roles: crate::roles::Roles,
 }
 
 /// All clients.

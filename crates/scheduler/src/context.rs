@@ -19,6 +19,7 @@ use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
 use crate::python_host::PythonService;
 use crate::releases::Releases;
+use crate::roles::RoleRules;
 use crate::rpc::RpcTable;
 use crate::settings::Settings;
 use crate::status_feed::StatusFeed;
@@ -66,6 +67,8 @@ pub struct Context {
     pub semaphores: Arc<SemaphoreExtension>,
     /// Who this scheduler is.
     pub identity: Identity,
+    /// What holders of certificates may do; None: everything.
+    pub roles: Option<RoleRules>,
     /// Settings that the shell itself uses.
     pub settings: Settings,
     /// The whole configuration.

@@ -52,6 +52,9 @@ pub enum GraphError {
     /// It can never be computed.
     #[error(transparent)]
     Cycle(#[from] oxidask_graph::order::Cycle),
+    /// The client's certificate does not allow it.
+    #[error("permission denied: {0}")]
+    Denied(String),
     /// It needs Python, which failed.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -157,9 +160,19 @@ fn refuse(client: &ClientEntry, keys: Vec<Key>, error: &GraphError) {
     connection.outbox.send_core(erred);
 }
 
+/// Fails every wanted key of a graph that the client may not submit.
+pub fn deny_graph(client: &ClientEntry, mut message: Value, reason: String) {
+    if let Ok(fields) = Fields::take(&mut message) {
+        refuse(client, fields.keys, &GraphError::Denied(reason));
+    }
+}
+
 /// What the client raises: the exception of the Python host's code itself, or a text.
 fn task_error(error: &GraphError) -> TaskError {
-    let exception = Exception::runtime_error(error.to_string());
+    let exception = match error {
+        GraphError::Denied(_) => Exception::permission_error(error.to_string()),
+        _ => Exception::runtime_error(error.to_string()),
+    };
     let mut told = TaskError::Remote {
         exception: Opaque::new(ErrorObject::Pickle(exception.pickle())),
         traceback: None,

@@ -28,6 +28,7 @@ pub mod peers;
 pub mod plugins;
 pub mod python_host;
 pub mod releases;
+pub mod roles;
 pub mod rpc;
 pub mod security;
 pub mod session;

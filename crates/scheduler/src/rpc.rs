@@ -25,6 +25,7 @@ use oxidask_wire::value::Value;
 
 use crate::clients::ClientEntry;
 use crate::context::Context;
+use crate::roles::Roles;
 use crate::workers::WorkerEntry;
 
 /// What a handler returns.
@@ -49,12 +50,12 @@ pub enum StreamPeer {
 impl StreamPeer {
     /// Who asks.
     pub fn caller(&self) -> Arc<Caller> {
-        let (address, release) = match self {
+        let (address, release, roles) = match self {
             Self::Client(client) => match &client.connection {
-                Some(connection) => (&connection.peer, connection.release),
-                None => (&client.name, Release::NEWEST),
+                Some(connection) => (&connection.peer, connection.release, connection.roles),
+                None => (&client.name, Release::NEWEST, Roles::NONE),
             },
-            Self::Worker(worker) => (&worker.info.address, worker.release),
+            Self::Worker(worker) => (&worker.info.address, worker.release, Roles::WORKER),
         };
         let ip = Address::parse(address)
             .ok()
@@ -63,6 +64,7 @@ impl StreamPeer {
             address: Arc::clone(address),
             ip,
             release,
+            roles,
         })
     }
 }

@@ -20,7 +20,8 @@ use oxidask_wire::value::Value;
 
 use crate::clock;
 use crate::context::Context;
-use crate::rpc::Caller;
+use crate::roles::{Granted, Roles};
+use crate::rpc::{Caller, RpcError};
 
 pub use requests::serve;
 
@@ -59,10 +60,36 @@ fn release_of(versions: &Value) -> Release {
 }
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Origin {
     scheme: Scheme,
     peer: SocketAddr,
+    /// What its certificate gives it; None: everything.
+    granted: Option<Arc<Granted>>,
+}
+
+impl Origin {
+    fn roles(&self) -> Roles {
+        self.granted
+            .as_ref()
+            .map_or(Roles::ADMIN, |granted| granted.roles)
+    }
+
+    /// Whether it may ask for an op.
+    ///
+    /// # Errors
+    /// `PermissionError`, which is also logged.
+    fn check(&self, op: &str) -> Result<(), RpcError> {
+        match &self.granted {
+            Some(granted) if !granted.roles.may(op) => {
+                let Granted { roles, subject } = &**granted;
+                let reason = format!("{subject} has {roles}, which may not ask for '{op}'");
+                tracing::warn!(target: "distributed.scheduler", "Permission denied to {self}: {reason}");
+                Err(RpcError::permission_error(reason))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -72,12 +99,13 @@ impl fmt::Display for Origin {
 }
 
 /// Who asks on a connection. The release is that of a registered peer on the same host.
-fn caller(context: &Context, origin: Origin) -> Arc<Caller> {
+fn caller(context: &Context, origin: &Origin) -> Arc<Caller> {
     let ip = origin.peer.ip();
     Arc::new(Caller {
         address: origin.to_string().into(),
         ip: Some(ip),
         release: context.releases.of(ip),
+        roles: origin.roles(),
     })
 }
 

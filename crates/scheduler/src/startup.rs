@@ -27,6 +27,7 @@ use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
 use crate::python_host::{HostError, PreloadError, PythonService};
 use crate::releases::Releases;
+use crate::roles::{RoleRules, RolesError};
 use crate::rpc::RpcTable;
 use crate::security::{self, SecurityError};
 use crate::settings::{Settings, accept_policy, core_config};
@@ -49,6 +50,9 @@ pub enum StartError {
     /// The certificates are missing or unusable.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// The rules of roles are unusable.
+    #[error(transparent)]
+    Roles(#[from] RolesError),
     /// The port cannot be listened on.
     #[error("cannot listen on {address}: {source}; {hint}")]
     Listen {
@@ -179,7 +183,17 @@ pub struct Running {
 /// When an address cannot be listened on, or the core thread cannot be started.
 pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
     let security = security::of_comms(args, &config)?;
+    let roles = RoleRules::from_config(&config)?;
     let mut ports = listen(args, &config, &security).await?;
+    if roles.is_some() {
+        for port in ports.iter().filter(|port| !port.scheme.is_encrypted()) {
+            tracing::warn!(
+                target: "distributed.scheduler",
+                "oxidask.roles.file is set, but callers of {} show no certificate and may do nothing; use TLS",
+                port.contact
+            );
+        }
+    }
     let older = ports.first().map(|port| older_port(port, &config));
     let older = older.transpose()?.flatten();
     let http = bind_http(args, &config, &mut ports).await?;
@@ -234,6 +248,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
             dashboard_port: Some(http.port),
             started: clock::now(),
         },
+        roles,
         settings,
         config: Arc::clone(&config),
         shutdown: Shutdown::default(),

@@ -250,6 +250,8 @@ text_exceptions! {
     value_error => "builtins"."ValueError",
     /// `TypeError`.
     type_error => "builtins"."TypeError",
+    /// `PermissionError`.
+    permission_error => "builtins"."PermissionError",
     /// `RuntimeError`.
     runtime_error => "builtins"."RuntimeError",
     /// `NotImplementedError`: what we do not support.

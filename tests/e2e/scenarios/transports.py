@@ -45,5 +45,28 @@ def is_refused(address):
     return "let in"
 
 
+def may_work_but_not_rule(client):
+    """A client's role."""
+    assert client.submit(inc, 1).result(timeout=30) == 2
+    assert client.scheduler_info()["workers"]
+    try:
+        client.run_on_scheduler(lambda: 1)
+    except PermissionError as error:
+        return str(error)
+    raise AssertionError("code ran on the scheduler")
+
+
+def may_only_look(client):
+    """The role of who reads only."""
+    assert client.scheduler_info()["workers"]
+    assert client.nthreads()
+    future = client.submit(inc, 1)
+    try:
+        future.result(timeout=30)
+    except PermissionError as error:
+        return str(error)
+    raise AssertionError("a task was taken in")
+
+
 def connects(client):
     return client.submit(inc, 1).result(timeout=30)

@@ -55,6 +55,7 @@ impl Live {
             address: "http".into(),
             ip: None,
             release: Release::NEWEST,
+            roles: crate::roles::Roles::ADMIN,
         });
         let call = Call {
             op: op.into(),

@@ -306,6 +306,7 @@ async fn rpc(context: &Arc<Context>, question: Question) -> Result<(Value, Vec<B
         address: Arc::clone(&context.identity.address),
         ip: None,
         release: question.release,
+        roles: crate::roles::Roles::ADMIN,
     });
     let call = Call {
         op: op.as_str().into(),

@@ -8,6 +8,7 @@ use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use super::RpcError;
+use crate::roles::Roles;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Caller {
     /// Release of a registered peer on that host, which is most likely the caller's. RPC
     /// connections do not tell; replies hardly differ.
     pub release: Release,
+    /// What it may ask for.
+    pub roles: Roles,
 }
 
 /// One request.

@@ -31,6 +31,7 @@ impl RpcError {
         plain => plain, "Exception";
         value_error => value_error, "ValueError";
         type_error => type_error, "TypeError";
+        permission_error => permission_error, "PermissionError";
         runtime_error => runtime_error, "RuntimeError";
         not_implemented => not_implemented, "NotImplementedError";
         timeout => timeout_error, "TimeoutError";

@@ -11,8 +11,8 @@ use oxidask_scheduler_core::event::Event;
 use oxidask_wire::connection::{Reader, Writer};
 use oxidask_wire::dialect::Dialect;
 use oxidask_wire::error::{DecodeError, ReadError};
-use oxidask_wire::message::Message;
 use oxidask_wire::message::client::ToClient;
+use oxidask_wire::message::{Item, Message};
 use oxidask_wire::value::Value;
 use tokio::sync::{mpsc, watch};
 
@@ -22,7 +22,8 @@ use crate::context::Context;
 use crate::graph_intake;
 use crate::handlers::restart::{Restart, restart_then_tell};
 use crate::outbox::{OutboxReader, Outgoing};
-use crate::rpc::{self, Call, StreamPeer};
+use crate::roles::Roles;
+use crate::rpc::{self, Call, RpcError, StreamPeer};
 use crate::versions;
 use incoming::Step;
 
@@ -32,6 +33,20 @@ const READ_AHEAD: usize = 64;
 const MAX_BATCH: usize = 4096;
 /// How long a client whose session ended may take to read what is left.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Tells a client why it is not let in. Stock clients raise this text.
+pub(super) async fn deny(call: &Call, error: &RpcError, mut writer: Writer) {
+    let versions = call.args.get("versions").cloned().unwrap_or_default();
+    let dialect = Dialect::for_release(&release_of(&versions));
+    let text = error.exception();
+    let start = ToClient::StreamStart {
+        warning: "",
+        error: text.message(),
+    };
+    // A client that is gone does not need to know.
+    let _ = writer.send(&dialect.encode_client_batch(&[start])).await;
+    let _ = writer.shutdown().await;
+}
 
 /// Serves a client from its registration to its end.
 pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: Writer) {
@@ -64,6 +79,7 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
         release,
         versions,
         peer: Arc::clone(&call.caller.address),
+        roles: call.caller.roles,
         outbox,
     };
     let client = context.clients.connect(&context.core, &name, connection);
@@ -161,7 +177,12 @@ async fn handle(
     is_gone: &watch::Receiver<bool>,
 ) -> Result<bool, DecodeError> {
     for item in message.items() {
-        let step = incoming::step(context, client, &item?, events)?;
+        let item = item?;
+        if !may_ask(client, item.op) {
+            refuse(client, &item)?;
+            continue;
+        }
+        let step = incoming::step(context, client, &item, events)?;
         if matches!(step, Step::Continue) {
             continue;
         }
@@ -189,6 +210,34 @@ async fn handle(
     }
     context.core.send_batch(std::mem::take(events));
     Ok(true)
+}
+
+/// Whether the client's certificate allows an op of its stream.
+fn may_ask(client: &ClientEntry, op: &str) -> bool {
+    let looks = matches!(
+        op,
+        "heartbeat-client"
+            | "close-client"
+            | "close-stream"
+            | "subscribe-topic"
+            | "unsubscribe-topic"
+            | "client-releases-keys"
+    );
+    let roles = client
+        .connection
+        .as_ref()
+        .map(|connection| connection.roles);
+    looks || roles.is_none_or(Roles::may_submit)
+}
+
+/// Fails the keys of a graph that may not be submitted; other messages have no answer.
+fn refuse(client: &ClientEntry, item: &Item<'_>) -> Result<(), DecodeError> {
+    let reason = format!("client {} may only look, not '{}'", client.name, item.op);
+    tracing::warn!(target: "distributed.scheduler", "Permission denied: {reason}");
+    if item.op.starts_with("update-graph") {
+        graph_intake::deny_graph(client, item.value()?, reason);
+    }
+    Ok(())
 }
 
 /// Clients from 2025.4.0 on are told how often to say that they live.

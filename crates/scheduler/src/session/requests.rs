@@ -25,6 +25,10 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
     let origin = Origin {
         scheme: connection.scheme(),
         peer,
+        granted: context
+            .roles
+            .as_ref()
+            .map(|rules| Arc::new(rules.grant(connection.certificate()))),
     };
     let (mut reader, mut writer) = connection.split();
     loop {
@@ -35,7 +39,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
                 tracing::warn!("undecodable message from {origin}: {error}");
                 let answer = rpc::error_reply(
                     &RpcError::plain(error.to_string()),
-                    &caller(&context, origin),
+                    &caller(&context, &origin),
                     context.settings.max_error_length,
                 );
                 if writer.send(&Message::from_value(&answer)).await.is_err() {
@@ -59,7 +63,20 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
         if let Some(stream) = takes_over(&request.op)
             && !context.settings.blocked_handlers.contains(&request.op)
         {
-            let call = into_call(request, &context, origin);
+            let call = into_call(request, &context, &origin);
+            if let Err(error) = origin.check(&call.op) {
+                match stream {
+                    Stream::Client => client::deny(&call, &error, writer).await,
+                    Stream::Worker => worker::deny(&context, &call, error, writer).await,
+                    Stream::Nanny | Stream::WorkerStatus | Stream::Feed => {
+                        let limit = context.settings.max_error_length;
+                        let answer = rpc::error_reply(&error, &call.caller, limit);
+                        // A caller that is gone does not need to know.
+                        let _ = writer.send(&Message::from_value(&answer)).await;
+                    }
+                }
+                return;
+            }
             match stream {
                 Stream::Client => client::run(context, call, reader, writer).await,
                 Stream::Worker => worker::run(context, call, reader, writer).await,
@@ -69,7 +86,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
             }
             return;
         }
-        match answer(&context, request, origin, &mut reader, &mut writer).await {
+        match answer(&context, request, &origin, &mut reader, &mut writer).await {
             Next::Request => {}
             Next::End => return,
         }
@@ -96,7 +113,7 @@ fn takes_over(op: &str) -> Option<Stream> {
     })
 }
 
-fn into_call(request: Request, context: &Context, origin: Origin) -> Call {
+fn into_call(request: Request, context: &Context, origin: &Origin) -> Call {
     Call {
         op: request.op.into(),
         args: request.args,
@@ -108,13 +125,20 @@ fn into_call(request: Request, context: &Context, origin: Origin) -> Call {
 async fn answer(
     context: &Arc<Context>,
     request: Request,
-    origin: Origin,
+    origin: &Origin,
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Next {
     let (reply, close) = (request.reply, request.close || request.op == "close");
     let call = into_call(request, context, origin);
-    let Some(answer) = rpc::answer(context, call, reader).await else {
+    let answer = match origin.check(&call.op) {
+        Ok(()) => rpc::answer(context, call, reader).await,
+        Err(error) => {
+            let limit = context.settings.max_error_length;
+            Some(rpc::error_reply(&error, &call.caller, limit))
+        }
+    };
+    let Some(answer) = answer else {
         return Next::End;
     };
     if reply && let Err(error) = writer.send(&Message::from_value(&answer)).await {

@@ -19,7 +19,7 @@ use super::{Pace, stimulus};
 use crate::context::Context;
 use crate::handlers::replicate::gather_on_workers;
 use crate::outbox::{OutboxReader, Outgoing};
-use crate::rpc::{self, Call, StreamPeer};
+use crate::rpc::{self, Call, RpcError, StreamPeer};
 use crate::workers::WorkerEntry;
 use incoming::Step;
 
@@ -27,6 +27,15 @@ use incoming::Step;
 const LINGER: Duration = Duration::from_secs(60);
 /// Effects encoded into one message.
 const MAX_BATCH: usize = 4096;
+
+/// Tells a worker why it is not let in.
+pub(super) async fn deny(context: &Context, call: &Call, error: RpcError, mut writer: Writer) {
+    let refused = register::Refused::Message(error.exception().message().to_owned());
+    let answer = refused.into_answer(context, call);
+    // A worker that is gone does not need to know.
+    let _ = writer.send(&Message::from_value(&answer)).await;
+    let _ = writer.shutdown().await;
+}
 
 /// Serves a worker from its registration to its end.
 pub async fn run(context: Arc<Context>, call: Call, mut reader: Reader, mut writer: Writer) {

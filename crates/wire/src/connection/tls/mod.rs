@@ -270,6 +270,12 @@ where
     }
 }
 
+/// Attributes of a certificate's subject with their short names (`CN`, `O`, …), in order. None if it
+/// cannot be read.
+pub fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<(String, String)>> {
+    verify::subject(certificate)
+}
+
 /// What the other side has shown.
 pub fn peer_certificate<S>(stream: &TlsStream<S>) -> Option<CertificateDer<'static>> {
     let (_, connection) = stream.get_ref();

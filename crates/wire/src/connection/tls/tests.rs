@@ -290,6 +290,14 @@ async fn versions_that_do_not_meet_do_not_talk() {
 }
 
 #[test]
+fn subjects_have_short_names() {
+    let certificates = pem::certificates(TlsItem::Cert, Some(FIRST_VERSION)).expect("valid");
+    let subject = subject(&certificates[0]).expect("a subject");
+    let expected = [("O", "Dask"), ("CN", "first-version")];
+    assert_eq!(subject, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+}
+
+#[test]
 fn files_are_read_and_mistakes_are_named() {
     let authority = Authority::new("authority");
     let (cert, key) = authority.issue(&params("peer"));

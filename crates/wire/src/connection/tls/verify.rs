@@ -23,6 +23,7 @@ use rustls::{
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
@@ -190,6 +191,19 @@ fn check_extensions(leaf: &X509Certificate<'_>, purpose: Purpose) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Attributes of the subject; those of unknown kinds have their number as a name.
+pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<(String, String)>> {
+    let certificate = parse(certificate)?;
+    let attributes = certificate.subject().iter_attributes();
+    let named = attributes.filter_map(|attribute| {
+        let kind = attribute.attr_type();
+        let name = oid2abbrev(kind, oid_registry());
+        let name = name.map_or_else(|_| kind.to_id_string(), str::to_owned);
+        Some((name, attribute.as_str().ok()?.to_owned()))
+    });
+    Some(named.collect())
 }
 
 /// Whether a certificate is for this key.

@@ -1,0 +1,115 @@
+//! A client: submits encoded graphs and waits for their results.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail};
+use oxidask_wire::connection::ConnectOptions;
+use oxidask_wire::{Connection, Generation, Message, Value};
+
+use crate::Target;
+use crate::graph::Graph;
+use crate::versions::versions;
+use crate::worker::field;
+
+/// A registered client.
+pub(crate) struct Client {
+    connection: Connection,
+    name: String,
+}
+
+impl Client {
+    pub(crate) async fn connect(target: &Target, name: &str) -> Result<Self> {
+        let mut connection = open(target).await?;
+        let name = format!("Client-{name}");
+        let request = Value::map([
+            ("op", Value::from("register-client")),
+            ("client", (&name).into()),
+            ("reply", false.into()),
+            ("versions", versions(&target.release)),
+        ]);
+        connection.send(&Message::from_value(&request)).await?;
+        let mut client = Self { connection, name };
+        loop {
+            let message = client.connection.read().await?;
+            for item in message.items() {
+                if item?.op == "stream-start" {
+                    return Ok(client);
+                }
+            }
+        }
+    }
+
+    /// Sends a graph.
+    pub(crate) async fn submit(&mut self, graph: &Graph) -> Result<()> {
+        Ok(self.connection.send(&graph.message).await?)
+    }
+
+    /// Waits until all results of a graph that was sent are in memory.
+    pub(crate) async fn wait(&mut self, graph: &Graph) -> Result<()> {
+        let mut done: HashSet<Vec<u8>> = HashSet::new();
+        while done.len() < graph.keys.len() {
+            let message = self.connection.read().await?;
+            for item in message.items() {
+                let item = item?;
+                match item.op {
+                    "key-in-memory" => {
+                        if let Some(key) = field(item.raw, "key")? {
+                            done.insert(key.to_vec());
+                        }
+                    }
+                    "task-erred" | "cancelled-key" | "cancelled-keys" | "lost-data" => {
+                        bail!("the scheduler says {:?}", item.value());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of all results of a graph.
+    pub(crate) async fn release(&mut self, graph: &Graph) -> Result<()> {
+        let request = Value::map([
+            ("op", Value::from("client-releases-keys")),
+            ("client", (&self.name).into()),
+            ("keys", Value::Array(graph.keys.clone())),
+        ]);
+        let batch = Value::array([request]);
+        Ok(self.connection.send(&Message::from_value(&batch)).await?)
+    }
+}
+
+/// A connection for requests.
+pub(crate) struct Rpc(Connection);
+
+impl Rpc {
+    pub(crate) async fn connect(target: &Target) -> Result<Self> {
+        Ok(Self(open(target).await?))
+    }
+
+    /// The state of each key, nil for unknown ones. With no keys, the cheapest question there is.
+    pub(crate) async fn states(&mut self, keys: &[Value]) -> Result<Value> {
+        let request = Value::map([
+            ("op", Value::from("get_task_status")),
+            ("reply", true.into()),
+            ("keys", Value::Array(keys.to_vec())),
+        ]);
+        self.0.send(&Message::from_value(&request)).await?;
+        Ok(self.0.read().await?.value()?)
+    }
+
+    /// Whether the scheduler knows a key.
+    pub(crate) async fn knows(&mut self, key: &Value) -> Result<bool> {
+        let states = self.states(std::slice::from_ref(key)).await?;
+        let states = states.as_map().unwrap_or(&[]);
+        Ok(states.iter().any(|(_, state)| !state.is_nil()))
+    }
+}
+
+async fn open(target: &Target) -> Result<Connection> {
+    let options = ConnectOptions {
+        generation: Generation::of(&target.release),
+        ..ConnectOptions::default()
+    };
+    Ok(Connection::connect(&target.address, &options).await?)
+}

@@ -14,7 +14,7 @@ use crate::pickle::plain::to_key;
 use crate::pickle::walker::Limits;
 
 use super::parse::{MAX_DEPTH, References, as_node, gather};
-use super::spec::{GraphNode, Maker, Parsed, graph_node};
+use super::spec::{GraphNode, KeySet, Maker, Parsed, graph_node};
 use super::writer::TaskWriter;
 use super::{SplitGraph, SplitTask, Stop, TaskKind};
 
@@ -280,7 +280,7 @@ fn dict(arena: &mut Arena, maker: &mut Maker, node: NodeId) -> Result<Parsed, St
     let items = arena
         .dict(node)
         .ok_or_else(|| Stop::python("dict with unknown content"))?;
-    let mut dependencies = Vec::new();
+    let mut dependencies = KeySet::default();
     let mut flat = Vec::with_capacity(items.len());
     for (key, value) in items {
         for part in [key, value] {
@@ -291,16 +291,17 @@ fn dict(arena: &mut Arena, maker: &mut Maker, node: NodeId) -> Result<Parsed, St
                     return Err(Stop::python("future in a dict of an old-style task"));
                 }
                 Some(GraphNode::Task(task)) => {
-                    super::spec::union(&mut dependencies, &task.dependencies);
+                    dependencies.extend(&task.dependencies);
                 }
                 Some(GraphNode::Alias { target }) => {
-                    super::spec::union(&mut dependencies, &[target]);
+                    dependencies.extend(&[target]);
                 }
                 Some(GraphNode::Data) => {}
             }
             flat.push(part);
         }
     }
+    let dependencies = dependencies.into_vec();
     Ok(Parsed {
         node: maker.container(arena, "Dict", &flat, &dependencies)?,
         is_node: true,

@@ -15,7 +15,7 @@ use crate::pickle::walker::Limits;
 
 use super::expr::Expr;
 use super::parse::InputParser;
-use super::spec::{Maker, Parsed, union};
+use super::spec::{KeySet, Maker, Parsed, union};
 use super::writer::TaskWriter;
 use super::{Spec, SplitGraph, SplitTask, Stop, TaskKind};
 
@@ -256,13 +256,14 @@ impl MapWriter {
         key_node: NodeId,
         args: &[Arg],
     ) -> Result<SplitTask, Stop> {
-        let mut dependencies = Vec::new();
+        let mut dependencies = KeySet::default();
         for arg in args {
             if let Arg::Parsed(parsed) = arg {
-                union(&mut dependencies, &parsed.dependencies);
+                dependencies.extend(&parsed.dependencies);
             }
         }
-        union(&mut dependencies, &self.kwargs.dependencies);
+        dependencies.extend(&self.kwargs.dependencies);
+        let dependencies = dependencies.into_vec();
         let spec = if args.iter().any(|arg| self.is_large_and_shared(arena, arg)) {
             self.whole(arena, key_node, args, &dependencies)?
         } else {

@@ -9,7 +9,7 @@ use crate::pickle::arena::{Arena, Kind, NodeId};
 use crate::pickle::plain::to_key;
 
 use super::Stop;
-use super::spec::{GraphNode, MODULE, Maker, Parsed, graph_node, union};
+use super::spec::{GraphNode, KeySet, MODULE, Maker, Parsed, graph_node};
 
 /// Deepest nesting of containers that is looked into.
 pub(super) const MAX_DEPTH: usize = 200;
@@ -121,11 +121,12 @@ pub(super) fn as_node(
 }
 
 pub(super) fn gather(parts: &[Parsed]) -> (Vec<NodeId>, Vec<Key>) {
-    let mut dependencies = Vec::new();
+    let mut dependencies = KeySet::default();
     for part in parts {
-        union(&mut dependencies, &part.dependencies);
+        dependencies.extend(&part.dependencies);
     }
-    (parts.iter().map(|part| part.node).collect(), dependencies)
+    let nodes = parts.iter().map(|part| part.node).collect();
+    (nodes, dependencies.into_vec())
 }
 
 /// The elements of a plain container that dask looks into, and dask's class for it.

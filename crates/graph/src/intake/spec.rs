@@ -354,17 +354,90 @@ fn frozen_keys(arena: &mut Arena, keys: &[Key]) -> NodeId {
     arena.add(Kind::FrozenSet(run))
 }
 
-/// Adds keys that are not there yet.
+/// Adds keys that are not there yet. For one addition; several belong into a [`KeySet`].
 pub(super) fn union(to: &mut Vec<Key>, from: &[Key]) {
-    // Fan-ins of many thousands come from reductions over futures; a set pays only for those.
-    if to.len() + from.len() > 64 {
-        let mut seen: hashbrown::HashSet<Key> = to.iter().cloned().collect();
-        to.extend(from.iter().filter(|&key| seen.insert(key.clone())).cloned());
-        return;
-    }
-    for key in from {
-        if !to.contains(key) {
-            to.push(key.clone());
+    let mut all = KeySet {
+        keys: std::mem::take(to),
+        seen: hashbrown::HashSet::new(),
+    };
+    all.extend(from);
+    *to = all.keys;
+}
+
+/// Keys, each once, in the order in which they came.
+#[derive(Default)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+    /// Filled when there are many: fan-ins of many thousands come from reductions over futures.
+    seen: hashbrown::HashSet<Key>,
+}
+
+impl KeySet {
+    /// Up to here looking at all of them is faster than hashing.
+    const FEW: usize = 32;
+
+    pub(super) fn extend(&mut self, keys: &[Key]) {
+        for key in keys {
+            if self.keys.len() < Self::FEW {
+                if !self.keys.contains(key) {
+                    self.keys.push(key.clone());
+                }
+                continue;
+            }
+            if self.seen.is_empty() {
+                self.seen.extend(self.keys.iter().cloned());
+            }
+            if self.seen.insert(key.clone()) {
+                self.keys.push(key.clone());
+            }
         }
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Key> {
+        self.keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KeySet, union};
+    use oxidask_key::Key;
+
+    fn keys(range: std::ops::Range<i64>) -> Vec<Key> {
+        range.map(Key::Int).collect()
+    }
+
+    #[test]
+    fn many_keys_stay_in_order_and_each_once() {
+        let mut set = KeySet::default();
+        for key in keys(0..1000) {
+            set.extend(std::slice::from_ref(&key));
+            set.extend(&keys(0..3));
+        }
+        assert_eq!(set.into_vec(), keys(0..1000));
+    }
+
+    #[test]
+    fn a_large_fan_in_takes_no_quadratic_time() {
+        let mut set = KeySet::default();
+        let started = std::time::Instant::now();
+        for key in keys(0..100_000) {
+            set.extend(&[key]);
+        }
+        // Seconds where each addition looks at all before; far below one otherwise.
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+        assert_eq!(set.into_vec().len(), 100_000);
+    }
+
+    #[test]
+    fn a_union_keeps_what_was_there_first() {
+        let mut some = keys(5..8);
+        union(&mut some, &keys(0..100));
+        let expected: Vec<Key> = keys(5..8)
+            .into_iter()
+            .chain(keys(0..5))
+            .chain(keys(8..100))
+            .collect();
+        assert_eq!(some, expected);
     }
 }

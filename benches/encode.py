@@ -1,6 +1,7 @@
 """Writes graphs to a file as a stock client sends them, byte for byte.
 
-Usage: encode.py SHAPE TASKS COUNT FILE. The first graph is a small one of the same shape, for warming up; COUNT of TASKS tasks follow.
+Usage: encode.py SHAPE TASKS COUNT FILE. The first graph is a small one of the same shape, for warming up; COUNT of
+TASKS tasks follow.
 Called by `cargo xtask bench`; runs on Python 3.8 too. Functions are importable anywhere; nothing runs them.
 """
 

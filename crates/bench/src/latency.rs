@@ -37,10 +37,10 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     let mut client = Client::connect(target, "load").await?;
     client.submit(warm_up).await?;
     client.wait(warm_up).await?;
-    let load = match &options.load {
-        None => None,
-        Some(path) => Some(tokio::spawn(keep_busy(target.clone(), path.clone()))),
-    };
+    let load = options
+        .load
+        .as_ref()
+        .map(|path| tokio::spawn(keep_busy(target.clone(), path.clone())));
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut times = Vec::new();
     for graph in graphs {

@@ -104,6 +104,12 @@ struct Raw {
     /// Form of the log lines [default: text]
     #[arg(long, value_enum, value_name = "FORM", help_heading = OURS)]
     log_format: Option<LogFormat>,
+    /// Run no code of clients in the scheduler unless TLS certificates say who they are
+    #[arg(long, help_heading = OURS)]
+    secure: bool,
+    /// Ask the scheduler on this machine whether it is well, and exit with 0 or 1
+    #[arg(long, help_heading = OURS)]
+    check_health: bool,
 }
 
 /// Section of options that the newest release no longer has.
@@ -155,6 +161,10 @@ pub struct SchedulerArgs {
     pub log_format: Option<LogFormat>,
     /// File that gets a recording of the scheduler's events.
     pub record: Option<PathBuf>,
+    /// `--secure`; otherwise by configuration.
+    pub secure: bool,
+    /// Start nothing; ask the scheduler that runs with the same options whether it is well.
+    pub check_health: bool,
 }
 
 /// The options as clap declares them.
@@ -251,6 +261,8 @@ impl Raw {
             python: path(self.python),
             log_format: self.log_format,
             record: self.record,
+            secure: self.secure,
+            check_health: self.check_health,
         };
         Ok(Parsed { args, warnings })
     }
@@ -337,6 +349,11 @@ impl SchedulerArgs {
                 "--log-format",
                 "oxidask.log.format",
                 self.log_format.map(word),
+            ),
+            (
+                "--secure",
+                "oxidask.security.secure",
+                self.secure.then_some(ConfigValue::Bool(true)),
             ),
         ];
         for (option, key, value) in given {

@@ -63,11 +63,13 @@ fn what_stock_does_not_have_is_help_and_our_own() {
     assert_eq!(
         extra,
         [
+            "--check-health",
             "--help",
             "--log-format",
             "--python",
             "--python-host",
-            "--record"
+            "--record",
+            "--secure"
         ]
     );
     let extra: Vec<_> = ours(&worker_command())

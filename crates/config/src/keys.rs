@@ -254,6 +254,7 @@ pub const KEYS: &[KeyDecl] = &[
     key("oxidask.scheduler.watchdog-patience", K::Duration("s"), D::Str("60s"), "oxidask", "a task that stands still for so long on a worker with a free thread is asked about"),
     key("oxidask.scheduler.watchdog-directory", K::OptText, D::None, "oxidask", "where the watchdog leaves what it found wrong; by default the system's directory for temporary files"),
     key("oxidask.roles.file", K::OptText, D::None, "oxidask", "rules of what the holders of certificates may do (docs/roles.md)"),
+    key("oxidask.security.secure", K::Bool, D::Bool(false), "oxidask", "run no code of clients in the scheduler unless TLS says who they are (`--secure`)"),
     key("oxidask.log.format", K::Word(&["text", "json"]), D::Str("text"), "oxidask", "form of log lines"),
     key("oxidask.log.buffer-bytes", K::Bytes, D::Str("16MiB"), "oxidask", "most bytes of log lines kept for `get_logs`"),
 ];

@@ -13,6 +13,7 @@ use crate::computations::Computations;
 use crate::core_thread::CoreHandle;
 use crate::extensions::event_log::EventLogExtension;
 use crate::extensions::semaphore::SemaphoreExtension;
+use crate::graph_intake::GraphCounts;
 use crate::hooks::Extension;
 use crate::nannies::NannyTable;
 use crate::peers::PeerPool;
@@ -23,6 +24,7 @@ use crate::roles::RoleRules;
 use crate::rpc::RpcTable;
 use crate::settings::Settings;
 use crate::status_feed::StatusFeed;
+use crate::traffic::Traffic;
 use crate::workers::WorkerTable;
 
 /// One running scheduler. Shared by all tasks as `Arc<Context>`.
@@ -59,6 +61,10 @@ pub struct Context {
     pub replica_lock: tokio::sync::RwLock<()>,
     /// Graphs that are being expanded.
     pub active_graphs: AtomicUsize,
+    /// Graphs so far.
+    pub graph_counts: GraphCounts,
+    /// Messages and bytes so far.
+    pub traffic: Arc<Traffic>,
     /// Subscribers of `subscribe_worker_status`.
     pub status_feed: StatusFeed,
     /// The event log and the semaphores, for the metrics page.

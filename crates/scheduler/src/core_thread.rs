@@ -13,7 +13,7 @@ mod delivery;
 mod recorder;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -66,6 +66,7 @@ pub struct CoreHandle {
 #[derive(Default)]
 struct Backlog {
     events: AtomicUsize,
+    handled: AtomicU64,
     drained: Notify,
 }
 
@@ -141,6 +142,18 @@ impl CoreHandle {
             },
         )));
         received.await.map_err(|_| CoreStopped)
+    }
+
+    /// Events that wait to be handled.
+    #[must_use]
+    pub fn pending_events(&self) -> usize {
+        self.backlog.events.load(Ordering::Relaxed)
+    }
+
+    /// Events handled so far.
+    #[must_use]
+    pub fn events_handled(&self) -> u64 {
+        self.backlog.handled.load(Ordering::Relaxed)
     }
 
     /// Waits until the core has caught up far enough that a session may read on.
@@ -320,6 +333,7 @@ impl CoreThread {
         let before = self.record(|| Entry::Event(now, event.clone()));
         let (state, effects) = (&mut self.state, &mut self.effects);
         guarded("an event", || state.handle(now, event, effects));
+        self.backlog.handled.fetch_add(1, Ordering::Relaxed);
         self.record_outcome(before);
         let before = self.backlog.events.fetch_sub(1, Ordering::Relaxed);
         if before == MAX_PENDING_EVENTS {

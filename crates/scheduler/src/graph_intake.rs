@@ -16,7 +16,8 @@ mod order;
 mod split;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use oxidask_key::Key;
 use oxidask_scheduler_core::effect::{ClientMsg, TaskError};
@@ -60,6 +61,19 @@ pub enum GraphError {
     Host(#[from] HostError),
 }
 
+/// What was submitted so far, for the metrics page.
+#[derive(Debug, Default)]
+pub struct GraphCounts {
+    /// Graphs that went to the core.
+    pub taken: AtomicU64,
+    /// Graphs that could not be taken in.
+    pub refused: AtomicU64,
+    /// Tasks of the former.
+    pub tasks: AtomicU64,
+    /// Microseconds all this took.
+    pub micros: AtomicU64,
+}
+
 /// Tasks of a submission, before they go to the core.
 struct Taken {
     tasks: Vec<NewTask>,
@@ -69,8 +83,17 @@ struct Taken {
 /// stock, and nothing else notices.
 pub async fn update_graph(context: &Arc<Context>, client: &Arc<ClientEntry>, message: Value) {
     context.active_graphs.fetch_add(1, Ordering::Relaxed);
+    let began = Instant::now();
     let result = take_in(context, client, message).await;
     context.active_graphs.fetch_sub(1, Ordering::Relaxed);
+    let counts = &context.graph_counts;
+    let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    counts.micros.fetch_add(took, Ordering::Relaxed);
+    let ended = match &result {
+        Ok(()) => &counts.taken,
+        Err(_) => &counts.refused,
+    };
+    ended.fetch_add(1, Ordering::Relaxed);
     if let Err((keys, error)) = result {
         tracing::error!(target: "distributed.scheduler", "graph of client {}: {error}", client.name);
         let event = Value::map([
@@ -106,6 +129,11 @@ async fn take_in(
     }
     let groups = GroupNames::of(taken.tasks.iter().map(|task| &task.key));
     Computations::note(context, groups, &fields.code, &fields.annotations);
+    let tasks = u64::try_from(taken.tasks.len()).unwrap_or(u64::MAX);
+    context
+        .graph_counts
+        .tasks
+        .fetch_add(tasks, Ordering::Relaxed);
     let update = GraphUpdate {
         client: client.id,
         tasks: taken.tasks,

@@ -35,6 +35,7 @@ pub mod session;
 pub mod settings;
 pub mod startup;
 pub mod status_feed;
+pub mod traffic;
 pub mod versions;
 pub mod views;
 pub mod watchdog;

@@ -10,6 +10,7 @@ mod levels;
 mod pattern;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use oxidask_config::Config;
 use tracing_subscriber::Layer as _;
@@ -76,11 +77,33 @@ impl LogOptions {
 /// Starts logging for the whole process. A second scheduler in the same process (tests) keeps the first
 /// one's log.
 pub fn start(options: LogOptions) {
+    let json = matches!(options.form, Form::Json);
     let (subscriber, buffer) = subscriber(options, Box::new(std::io::stderr()));
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let _ = BUFFER.set(buffer);
+        if json {
+            IS_JSON.store(true, Ordering::Relaxed);
+            log_panics();
+        }
     }
 }
+
+/// Whether lines on stderr are JSON, and nothing else should be written there.
+#[must_use]
+pub fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Panics, too, become one line each.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        tracing::error!(target: "distributed.scheduler", "thread {thread} {panic}");
+    }));
+}
+
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// The last lines of the process, as logging itself there is one for all; empty before [`start`].
 #[must_use]

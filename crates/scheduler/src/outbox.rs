@@ -86,6 +86,11 @@ impl<M> Outbox<M> {
         let _ = self.queue.send(Outgoing::Close);
     }
 
+    /// Messages that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// Whether the session has ended.
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed()

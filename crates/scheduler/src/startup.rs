@@ -1,7 +1,9 @@
 //! From the command line to a running scheduler, and its orderly end.
 
 mod address;
+mod exposure;
 mod files;
+mod health_check;
 mod shutdown;
 
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ use crate::clients::ClientTable;
 use crate::computations::Computations;
 use crate::context::{Context, Identity, Shutdown};
 use crate::extensions::Extensions;
+use crate::graph_intake::GraphCounts;
 use crate::handlers::task_stream::TaskStream;
 use crate::http::{self, HttpListener};
 use crate::logging::{self, LogOptions};
@@ -115,10 +118,23 @@ pub fn main(words: &[String]) -> ExitCode {
             return ExitCode::from(u8::try_from(UsageError::EXIT_CODE).unwrap_or(2));
         }
     };
+    if parsed.args.check_health {
+        return match health_check::ask(&parsed.args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                eprintln!("dask-scheduler: {problem}");
+                ExitCode::from(1)
+            }
+        };
+    }
     match prepare_and_run(&parsed.args, &parsed.warnings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dask-scheduler: {error}");
+            if logging::is_json() {
+                tracing::error!(target: "distributed.scheduler", "dask-scheduler: {error}");
+            } else {
+                eprintln!("dask-scheduler: {error}");
+            }
             ExitCode::from(error.exit_status())
         }
     }
@@ -127,10 +143,14 @@ pub fn main(words: &[String]) -> ExitCode {
 fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), StartError> {
     let mut config = Config::load(&Env::from_process())?;
     args.apply(&mut config)?;
+    let secured = exposure::secure(args, &mut config)?;
     let (options, problems) = LogOptions::from_config(&config);
     logging::start(options);
     for warning in warnings.iter().chain(config.notices()).chain(&problems) {
         tracing::warn!(target: "distributed.scheduler", "{warning}");
+    }
+    for line in secured {
+        tracing::info!(target: "distributed.scheduler", "{line}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -196,6 +216,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     }
     let older = ports.first().map(|port| older_port(port, &config));
     let older = older.transpose()?.flatten();
+    let exposed = exposed(&ports)?;
     let http = bind_http(args, &config, &mut ports).await?;
     let workers = Arc::<WorkerTable>::default();
     let (sender, observed) = observers::channel();
@@ -212,6 +233,8 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     extensions.all.push(Arc::new(TaskStream::new(&config)));
     let watchdog = Arc::<Watchdog>::default();
     extensions.all.push(Arc::clone(&watchdog) as _);
+    let watch = Arc::<http::Watch>::default();
+    extensions.all.push(Arc::clone(&watch) as _);
     for extension in &extensions.all {
         Arc::clone(extension).register(&mut rpc);
     }
@@ -239,6 +262,8 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         computations: Arc::new(Computations::new(&config)),
         replica_lock: tokio::sync::RwLock::default(),
         active_graphs: AtomicUsize::new(0),
+        graph_counts: GraphCounts::default(),
+        traffic: Arc::default(),
         status_feed: StatusFeed::default(),
         identity: Identity {
             id: format!("Scheduler-{}", uuid::Uuid::new_v4()),
@@ -258,6 +283,9 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", port.contact);
     }
     announce_dashboard(&context, &http);
+    for warning in exposed {
+        tracing::warn!(target: "distributed.scheduler", "{warning}");
+    }
     for extension in &context.extensions {
         extension.started(&context);
     }
@@ -272,7 +300,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         ),
     };
     let mut tasks = tokio::task::JoinSet::new();
-    let pages = pages(&context, args, &mut tasks);
+    let pages = pages(&context, args, watch, &mut tasks);
     // With a port for older releases, nobody has to guess what a silent peer of the other one is,
     // even if both come from the same address.
     let silent = older.as_ref().map(|_| Generation::M3);
@@ -319,6 +347,18 @@ fn announce_dashboard(context: &Context, http: &HttpListener) {
     tracing::info!(target: "distributed.scheduler", "  dashboard at:  {link:>25}");
 }
 
+/// A warning for each port that takes orders from a network in the clear.
+fn exposed(ports: &[Port]) -> Result<Vec<String>, StartError> {
+    let mut warnings = Vec::new();
+    for port in ports {
+        warnings.extend(exposure::warning(
+            port.scheme.is_encrypted(),
+            port.tcp.local_addr()?,
+        ));
+    }
+    Ok(warnings)
+}
+
 /// The dashboard's ports, except one that a WebSocket listener has already: as in stock that one
 /// serves both.
 async fn bind_http(
@@ -359,11 +399,16 @@ async fn bind_http(
 fn pages(
     context: &Arc<Context>,
     args: &SchedulerArgs,
+    watch: Arc<http::Watch>,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> axum::Router {
     let pages = http::Pages::from_config(&context.config, &args.dashboard_prefix, args.dashboard);
     let ticks = Arc::<http::Ticks>::default();
-    let live = Arc::new(http::Live::new(Arc::clone(context), Arc::clone(&ticks)));
+    let live = Arc::new(http::Live::new(
+        Arc::clone(context),
+        Arc::clone(&ticks),
+        watch,
+    ));
     let (router, problems) = http::router(live, &pages);
     for problem in problems {
         tracing::warn!(target: "distributed.http", "{problem}");
@@ -372,6 +417,11 @@ fn pages(
         .config
         .seconds("distributed.admin.system-monitor.interval");
     let every = clock::seconds(every.unwrap_or(0.5));
+    let (core, beat) = (context.core.clone(), Arc::clone(&ticks));
+    tasks.spawn(async move {
+        let question = || async { core.query(|_| ()).await.is_ok() };
+        beat.watch_core(every, question).await;
+    });
     tasks.spawn(async move { ticks.run(every).await });
     router
 }

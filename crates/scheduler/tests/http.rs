@@ -5,9 +5,10 @@ use std::sync::Arc;
 use oxidask_cli::{HostAndPort, parse_dashboard_address};
 use oxidask_config::{Config, ConfigValue, Env, Origin};
 use oxidask_scheduler::http::{
-    Answer, Counts, ErredTask, Family, HttpSource, LogRow, Metrics, Pages, PrefixFigures,
-    SourceError, TaskPage, TaskRow, WorkerPage, WorkerRow, bind, dashboard_link, render_metrics,
-    router, serve,
+    Answer, Counts, ErredTask, Family, Format, Happenings, Health, HttpSource, Kind, LogRow,
+    Metrics, Origins, OwnFamily, Pages, PrefixFigures, ProcessFigures, Snapshot, SourceError,
+    TaskPage, TaskRow, Topics, WorkerFigures, WorkerPage, WorkerRow, bind, dashboard_link,
+    render_metrics, router, serve,
 };
 use oxidask_scheduler::security::of_dashboard;
 use serde_json::{Value, json};
@@ -29,6 +30,23 @@ fn row() -> WorkerRow {
 }
 
 impl HttpSource for MadeUp {
+    fn health(&self) -> Health {
+        Health::default()
+    }
+    async fn snapshot(&self, topics: Topics) -> Answer<Snapshot> {
+        let worker = WorkerFigures {
+            name: NASTY.to_owned(),
+            ..WorkerFigures::default()
+        };
+        Ok(Snapshot {
+            time: 1.0,
+            workers: topics.workers.then(|| vec![worker]),
+            ..Snapshot::default()
+        })
+    }
+    fn happenings(&self) -> Happenings {
+        Happenings::new(&tokio::sync::broadcast::Sender::new(1), Box::new(()))
+    }
     async fn counts(&self) -> Answer<Counts> {
         Ok(Counts {
             workers: 1,
@@ -108,11 +126,7 @@ impl HttpSource for MadeUp {
 
 fn pages() -> Pages {
     let config = Config::defaults();
-    let mut pages = Pages::from_config(&config, "", true);
-    pages
-        .routes
-        .push("distributed.http.scheduler.api".to_owned());
-    pages
+    Pages::from_config(&config, "", true)
 }
 
 /// A server with these pages; its port.
@@ -246,11 +260,117 @@ async fn without_dashboard_only_its_pages_are_missing() {
 }
 
 #[tokio::test]
-async fn routes_of_the_api_are_off_by_default() {
+async fn routes_of_the_api_are_served_unless_the_routes_are_chosen() {
     let default = Pages::from_config(&Config::defaults(), "", true);
-    let port = start(default).await;
+    assert_eq!(get(start(default).await, "/api/v1").await.status, 200);
+    let mut config = Config::defaults();
+    let routes = ConfigValue::List(vec![ConfigValue::Str("distributed.http.health".to_owned())]);
+    let origin = Origin::Variable("X".to_owned());
+    config
+        .set("distributed.scheduler.http.routes", routes, origin)
+        .expect("valid");
+    let port = start(Pages::from_config(&config, "", true)).await;
     assert_eq!(get(port, "/api/v1").await.status, 404);
     assert_eq!(get(port, "/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn live_pages_load_nothing_from_elsewhere() {
+    let port = start(pages()).await;
+    for path in [
+        "/status",
+        "/workers",
+        "/tasks",
+        "/system",
+        "/individual-progress",
+    ] {
+        let reply = get(port, path).await;
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.headers.contains("default-src 'none'"), "{path}");
+        assert!(
+            !reply.body.contains("://") || reply.body.contains("tcp://s:8786"),
+            "{path}"
+        );
+        assert!(reply.body.contains("src=\"status/app.js\""), "{path}");
+    }
+    for path in ["/status/app.js", "/status/style.css"] {
+        let reply = get(port, path).await;
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(
+            !reply.body.contains("http://") && !reply.body.contains("https://"),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn single_parts_are_listed_for_jupyterlab() {
+    let reply = get(start(pages()).await, "/individual-plots.json").await;
+    let plots: Value = serde_json::from_str(&reply.body).expect("JSON");
+    assert_eq!(plots["Individual Task Stream"], "/individual-task-stream");
+    let without = Pages {
+        dashboard: false,
+        ..pages()
+    };
+    let reply = get(start(without).await, "/individual-plots.json").await;
+    assert_eq!(reply.body, "{}");
+}
+
+#[tokio::test]
+async fn the_feed_answers_programs_too() {
+    let port = start(pages()).await;
+    let reply = get(port, "/json/feed.json?topics=workers").await;
+    let feed: Value = serde_json::from_str(&reply.body).expect("JSON");
+    assert_eq!(feed["workers"][0]["name"], NASTY);
+    let reply = get(port, "/json/feed.json?topics=scheduler").await;
+    assert_eq!(reply.body, "{\"time\":1.0}");
+}
+
+#[tokio::test]
+async fn web_sockets_ask_for_an_upgrade_and_a_known_origin() {
+    let port = start(Pages {
+        origins: Origins::default(),
+        ..pages()
+    })
+    .await;
+    for path in ["/eventstream", "/status/ws"] {
+        assert_eq!(get(port, path).await.status, 400, "{path}");
+        let mut stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("connect");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\norigin: http://evil.invalid\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("read");
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_asked_for() {
+    let port = start(pages()).await;
+    assert!(
+        get(port, "/metrics")
+            .await
+            .headers
+            .contains("text/plain; version=0.0.4")
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("connect");
+    let head = "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    assert!(
+        answer
+            .to_lowercase()
+            .contains("content-type: application/openmetrics-text; version=1.0.0")
+    );
+    assert!(answer.contains("# TYPE dask_scheduler_workers_added counter\n"));
+    assert!(answer.trim_end().ends_with("# EOF"), "{answer}");
 }
 
 #[test]
@@ -495,8 +615,24 @@ fn metrics_have_stocks_names_and_form() {
             label: "name",
             samples: vec![("s".to_owned(), 7.0)],
         }],
+        process: ProcessFigures {
+            resident_bytes: 1024,
+            ..ProcessFigures::default()
+        },
+        own: vec![OwnFamily {
+            name: "op_messages",
+            help: "Ops received",
+            kind: Kind::Counter,
+            samples: vec![(
+                vec![
+                    ("peer", "worker".to_owned()),
+                    ("op", "task-finished".to_owned()),
+                ],
+                3.0,
+            )],
+        }],
         ..Metrics::default()
     };
-    insta::assert_snapshot!(render_metrics(&metrics, "dask"));
-    assert!(render_metrics(&metrics, "").starts_with("# HELP scheduler_clients "));
+    insta::assert_snapshot!(render_metrics(&metrics, "dask", Format::Text));
+    assert!(render_metrics(&metrics, "", Format::Text).starts_with("# HELP scheduler_clients "));
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::releases::{Environment, PREFECT, Release, TOOLS};
+use crate::releases::{Environment, MANIFESTS, PREFECT, Release, TOOLS};
 use crate::workspace;
 
 /// What `cargo xtask envs` takes.
@@ -50,6 +50,7 @@ pub(crate) fn all() -> Vec<Environment> {
         .map(|release| release.environment())
         .collect();
     every.extend(PREFECT);
+    every.push(MANIFESTS);
     every.push(TOOLS);
     every
 }

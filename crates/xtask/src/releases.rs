@@ -20,6 +20,13 @@ pub(crate) const TOOLS: Environment = Environment {
     variable: "OXIDASK_PY_TOOLS",
 };
 
+/// Schemas of Kubernetes.
+pub(crate) const MANIFESTS: Environment = Environment {
+    name: "manifests",
+    pythons: &[12, 13, 11],
+    variable: "OXIDASK_PY_MANIFESTS",
+};
+
 /// Prefect flows over the two older releases.
 pub(crate) const PREFECT: [Environment; 2] = [
     Environment {

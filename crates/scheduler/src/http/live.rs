@@ -13,11 +13,16 @@ use oxidask_scheduler_core::worker::WorkerStatus;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
+use super::feed::{Snapshot, Topics};
+use super::process::ProcessFigures;
 use super::source::{
-    Answer, Counts, ErredTask, HttpSource, LogRow, Metrics, PrefixFigures, SourceError, TaskPage,
-    TaskRow, TransitionRow, WorkerPage, WorkerRow, WorkerStates,
+    Answer, Counts, ErredTask, Health, HttpSource, LogRow, Metrics, PrefixFigures, SourceError,
+    TaskPage, TaskRow, TransitionRow, WorkerPage, WorkerRow, WorkerStates,
 };
 use super::ticks::Ticks;
+use super::values::{from_json, to_json};
+use super::watch::{Happenings, Watch};
+use super::{live_feed, live_own};
 use crate::context::Context;
 use crate::core_thread::CoreStopped;
 use crate::exceptions::texts_of_task;
@@ -33,13 +38,18 @@ const MAX_SEARCH: usize = 100_000;
 pub struct Live {
     context: Arc<Context>,
     ticks: Arc<Ticks>,
+    watch: Arc<Watch>,
 }
 
 impl Live {
     /// Shows this scheduler.
     #[must_use]
-    pub fn new(context: Arc<Context>, ticks: Arc<Ticks>) -> Self {
-        Self { context, ticks }
+    pub fn new(context: Arc<Context>, ticks: Arc<Ticks>, watch: Arc<Watch>) -> Self {
+        Self {
+            context,
+            ticks,
+            watch,
+        }
     }
 
     async fn ask<R: Send + 'static>(
@@ -354,51 +364,6 @@ fn task_page(scheduler: &Scheduler, task: TaskView<'_>) -> TaskPage {
     }
 }
 
-/// A value of the wire as JSON: keys of maps become text, what JSON does not have becomes null.
-fn to_json(value: &Value) -> serde_json::Value {
-    use serde_json::Value as Json;
-    match value {
-        Value::Nil | Value::Bin(_) | Value::Payload(_) => Json::Null,
-        Value::Bool(value) => (*value).into(),
-        Value::Int(value) => (*value).into(),
-        Value::UInt(value) => (*value).into(),
-        Value::Float(value) => (*value).into(),
-        Value::Str(text) => text.as_str().into(),
-        Value::Array(items) => items.iter().map(to_json).collect(),
-        Value::Map(pairs) => {
-            let text = |key: &Value| {
-                key.to_key()
-                    .map_or_else(|| format!("{key:?}"), |key| key.to_text())
-            };
-            Json::Object(
-                pairs
-                    .iter()
-                    .map(|(key, value)| (text(key), to_json(value)))
-                    .collect(),
-            )
-        }
-    }
-}
-
-/// JSON as a value of the wire.
-fn from_json(value: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    match value {
-        Json::Null => Value::Nil,
-        Json::Bool(value) => (*value).into(),
-        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => whole.into(),
-            (None, float) => float.unwrap_or(f64::NAN).into(),
-        },
-        Json::String(text) => text.as_str().into(),
-        Json::Array(items) => Value::Array(items.iter().map(from_json).collect()),
-        Json::Object(map) => Value::map(
-            map.iter()
-                .map(|(key, value)| (key.as_str(), from_json(value))),
-        ),
-    }
-}
-
 /// `[[level, text], …]` of `get_logs`.
 fn log_rows(value: &Value) -> Vec<LogRow> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -412,6 +377,21 @@ fn log_rows(value: &Value) -> Vec<LogRow> {
 }
 
 impl HttpSource for Live {
+    fn health(&self) -> Health {
+        Health {
+            silence: self.ticks.core_silence(),
+            stopping: self.context.shutdown.is_requested(),
+        }
+    }
+
+    async fn snapshot(&self, topics: Topics) -> Answer<Snapshot> {
+        Ok(live_feed::snapshot(&self.context, topics).await?)
+    }
+
+    fn happenings(&self) -> Happenings {
+        self.watch.happenings(&self.context)
+    }
+
     async fn counts(&self) -> Answer<Counts> {
         self.ask(counts).await
     }
@@ -440,6 +420,9 @@ impl HttpSource for Live {
         for extension in &self.context.extensions {
             metrics.extensions.extend(extension.metrics());
         }
+        metrics.process = ProcessFigures::read();
+        metrics.started = self.context.identity.started.0;
+        metrics.own = live_own::families(&self.context, &self.ticks);
         Ok(metrics)
     }
 

@@ -1,8 +1,9 @@
-//! The Prometheus text format, with stock's names.
+//! `/metrics`: stock's families under stock's names, then those of any process, then ours (`oxidask_…`).
 
-use std::fmt::Write as _;
-
-use super::source::{Metrics, PrefixFigures};
+use super::openmetrics::Kind::{self, Counter, Gauge};
+use super::openmetrics::{Format, Page};
+use super::process::ProcessFigures;
+use super::source::{Metrics, OwnFamily, PrefixFigures};
 
 /// Factors of the cost of moving a task over that of running it, by level of stealing.
 const COST_MULTIPLIERS: [&str; 15] = [
@@ -10,84 +11,112 @@ const COST_MULTIPLIERS: [&str; 15] = [
     "129", "257",
 ];
 
-#[derive(Clone, Copy)]
-enum Type {
-    Counter,
-    Gauge,
-}
-
 /// The page; `namespace` is `distributed.dashboard.prometheus.namespace`, empty for none.
 #[must_use]
-pub fn render(metrics: &Metrics, namespace: &str) -> String {
-    let mut page = Page {
+pub fn render(metrics: &Metrics, namespace: &str, format: Format) -> String {
+    let mut page = Families {
         namespace,
-        text: String::new(),
+        page: Page::new(format),
     };
     page.scheduler(metrics);
     page.prefixes(&metrics.prefixes);
     page.stealing(metrics);
     for family in &metrics.extensions {
-        let kind = if family.counter {
-            Type::Counter
-        } else {
-            Type::Gauge
-        };
+        let kind = if family.counter { Counter } else { Gauge };
         let samples = family
             .samples
             .iter()
             .map(|(value, figure)| (vec![(family.label, value.as_str())], *figure));
         page.family(&family.name, &family.help, kind, samples);
     }
-    page.text
+    page.process(&metrics.process, metrics.started);
+    page.own(&metrics.own);
+    page.page.finish()
 }
 
-struct Page<'a> {
+struct Families<'a> {
     namespace: &'a str,
-    text: String,
+    page: Page,
 }
 
-impl Page<'_> {
+impl Families<'_> {
     fn family<'v>(
         &mut self,
         name: &str,
         help: &str,
-        kind: Type,
-        samples: impl Iterator<Item = (Vec<(&'v str, &'v str)>, f64)>,
+        kind: Kind,
+        samples: impl IntoIterator<Item = (Vec<(&'v str, &'v str)>, f64)>,
     ) {
         // What stock does not have goes under our own name, whatever the namespace is.
         let ours = name.starts_with("oxidask_");
         let namespace = if ours { "" } else { self.namespace };
         let glue = if namespace.is_empty() { "" } else { "_" };
-        let (suffix, kind) = match kind {
-            Type::Counter if name.ends_with("_total") => ("", "counter"),
-            Type::Counter => ("_total", "counter"),
-            Type::Gauge => ("", "gauge"),
-        };
-        let name = format!("{namespace}{glue}{name}{suffix}");
-        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in samples {
-            self.text.push_str(&name);
-            for (index, (label, text)) in labels.iter().enumerate() {
-                let open = if index == 0 { '{' } else { ',' };
-                let text = text
-                    .replace('\\', "\\\\")
-                    .replace('\n', "\\n")
-                    .replace('"', "\\\"");
-                let _ = write!(self.text, "{open}{label}=\"{text}\"");
-            }
-            let close = if labels.is_empty() { "" } else { "}" };
-            let _ = writeln!(self.text, "{close} {}", Number(value));
+        let name = format!("{namespace}{glue}{name}");
+        self.page.family(&name, help, kind, samples);
+    }
+
+    fn one(&mut self, name: &str, help: &str, kind: Kind, value: f64) {
+        self.family(name, help, kind, [(Vec::new(), value)]);
+    }
+
+    /// As Prometheus' client libraries name them, without any namespace.
+    fn process(&mut self, process: &ProcessFigures, started: f64) {
+        let rows: [(&str, &str, Kind, f64); 6] = [
+            (
+                "virtual_memory_bytes",
+                "Virtual memory size in bytes.",
+                Gauge,
+                whole(process.virtual_bytes),
+            ),
+            (
+                "resident_memory_bytes",
+                "Resident memory size in bytes.",
+                Gauge,
+                whole(process.resident_bytes),
+            ),
+            (
+                "start_time_seconds",
+                "Start time of the process since unix epoch in seconds.",
+                Gauge,
+                started,
+            ),
+            (
+                "cpu_seconds",
+                "Total user and system CPU time spent in seconds.",
+                Counter,
+                process.cpu_seconds,
+            ),
+            (
+                "open_fds",
+                "Number of open file descriptors.",
+                Gauge,
+                whole(process.open_fds),
+            ),
+            (
+                "max_fds",
+                "Maximum number of open file descriptors.",
+                Gauge,
+                whole(process.max_fds),
+            ),
+        ];
+        for (name, help, kind, value) in rows {
+            self.page.one(&format!("process_{name}"), help, kind, value);
         }
     }
 
-    fn one(&mut self, name: &str, help: &str, kind: Type, value: f64) {
-        self.family(name, help, kind, std::iter::once((Vec::new(), value)));
+    fn own(&mut self, families: &[OwnFamily]) {
+        for family in families {
+            let samples = family.samples.iter().map(|(labels, figure)| {
+                let labels = labels.iter().map(|(label, value)| (*label, value.as_str()));
+                (labels.collect(), *figure)
+            });
+            let name = format!("oxidask_{}", family.name);
+            self.page.family(&name, family.help, family.kind, samples);
+        }
     }
 
     fn scheduler(&mut self, metrics: &Metrics) {
-        use Type::{Counter, Gauge};
-        let rows: [(&str, &str, Type, f64); 12] = [
+        let rows: [(&str, &str, Kind, f64); 12] = [
             (
                 "clients",
                 "Clients connected",
@@ -168,7 +197,6 @@ impl Page<'_> {
     }
 
     fn states(&mut self, metrics: &Metrics) {
-        use Type::Gauge;
         let workers = metrics.workers;
         let states = [
             ("idle", workers.idle),
@@ -194,10 +222,9 @@ impl Page<'_> {
     }
 
     fn prefixes(&mut self, prefixes: &[PrefixFigures]) {
-        use Type::{Counter, Gauge};
         type Figure = fn(&PrefixFigures) -> f64;
         #[expect(clippy::cast_precision_loss, reason = "a metric is a double")]
-        let rows: [(&str, &str, Type, Figure); 4] = [
+        let rows: [(&str, &str, Kind, Figure); 4] = [
             (
                 "tasks_suspicious",
                 "Deaths of workers while they ran a task",
@@ -249,14 +276,14 @@ impl Page<'_> {
         self.family(
             "stealing_request_count_total",
             "Requests to steal by cost",
-            Type::Counter,
+            Counter,
             counts,
         );
         let costs = levels().map(|(level, (_, cost))| (vec![("cost_multiplier", *level)], *cost));
         self.family(
             "stealing_request_cost_total",
             "Cost of requests to steal",
-            Type::Counter,
+            Counter,
             costs,
         );
     }
@@ -270,18 +297,4 @@ fn whole(count: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "a metric is a double")]
 fn float(count: usize) -> f64 {
     count as f64
-}
-
-/// A figure in the spelling of the format.
-struct Number(f64);
-
-impl std::fmt::Display for Number {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            value if value.is_nan() => out.write_str("NaN"),
-            f64::INFINITY => out.write_str("+Inf"),
-            f64::NEG_INFINITY => out.write_str("-Inf"),
-            value => write!(out, "{value:?}"),
-        }
-    }
 }

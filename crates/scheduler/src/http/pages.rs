@@ -54,35 +54,6 @@ fn stem(path: &str) -> Option<&str> {
     path.strip_suffix(".html")
 }
 
-pub(super) async fn status<S: HttpSource>(State(site): Shared<S>) -> Result<Response, SourceError> {
-    let counts = site.source.counts().await?;
-    let rows = [
-        ("Workers", counts.workers.to_string()),
-        ("Threads", counts.cores.to_string()),
-        ("Clients", counts.clients.to_string()),
-        ("Tasks", counts.tasks.to_string()),
-        ("Processing", counts.processing.to_string()),
-        ("Waiting", counts.waiting.to_string()),
-        (
-            "In memory",
-            format!("{} ({})", counts.memory, bytes(counts.bytes)),
-        ),
-        ("Erred", counts.erred.to_string()),
-    ];
-    let rows = rows
-        .into_iter()
-        .map(|(name, value)| vec![format!("<b>{name}</b>"), value]);
-    let body = format!(
-        "<p>{}</p>{}<p><a href=\"info/main/workers.html\">Workers</a> · \
-         <a href=\"info/main/exceptions.html\">Exceptions</a> · <a href=\"info/main/logs.html\">Logs</a> · \
-         <a href=\"metrics\">Metrics</a> · <a href=\"json/index.html\">JSON</a></p>",
-        escape(&site.source.address()),
-        table(&["", ""], rows)
-    );
-    let refresh = "<meta http-equiv=\"refresh\" content=\"2\"/>";
-    Ok(Html(page("Dask scheduler", refresh, &body)).into_response())
-}
-
 fn worker_table(workers: &[WorkerRow]) -> String {
     let headers = [
         "Worker",

@@ -4,14 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use oxidask_config::Config;
+use oxidask_config::{Config, ConfigValue, Origin};
+use tokio::sync::Semaphore;
 
+use super::socket::{MAX_SOCKETS, Origins};
 use super::source::HttpSource;
-use super::{api, json, pages};
+use super::{api, dashboard, json, pages, socket};
 
 /// Which pages there are.
 #[derive(Clone, Debug)]
@@ -24,19 +27,39 @@ pub struct Pages {
     pub routes: Vec<String>,
     /// `distributed.dashboard.prometheus.namespace`.
     pub namespace: String,
+    /// Pages of which hosts may read the live feed.
+    pub origins: Origins,
 }
+
+/// The module of stock that serves `/api/v1`.
+const API: &str = "distributed.http.scheduler.api";
+const ROUTES: &str = "distributed.scheduler.http.routes";
+const BOKEH: &str = "distributed.scheduler.dashboard.bokeh-application";
 
 impl Pages {
     /// As the configuration says.
     #[must_use]
     pub fn from_config(config: &Config, prefix: &str, dashboard: bool) -> Self {
+        let mut routes = config.str_list(ROUTES);
+        // Stock leaves it out by default, and operators of clusters then delete workers blindly.
+        let secure = config.bool("oxidask.security.secure");
+        if *config.origin(ROUTES) == Origin::Default && !secure {
+            routes.push(API.to_owned());
+        }
+        let bokeh = config.get(BOKEH).and_then(ConfigValue::as_map);
+        let chosen = *config.origin(BOKEH) != Origin::Default;
+        let origins = bokeh.filter(|_| chosen || !secure);
+        let origins = origins.and_then(|options| options.get("allow_websocket_origin"));
+        let origins = origins.and_then(ConfigValue::as_list).unwrap_or_default();
+        let origins = origins.iter().filter_map(ConfigValue::as_str);
         Self {
             prefix: prefix.to_owned(),
             dashboard,
-            routes: config.str_list("distributed.scheduler.http.routes"),
+            routes,
             namespace: config
                 .str("distributed.dashboard.prometheus.namespace")
                 .unwrap_or_default(),
+            origins: Origins(origins.map(str::to_owned).collect()),
         }
     }
 }
@@ -47,15 +70,22 @@ pub(super) struct Site<S> {
     pub(super) namespace: Arc<str>,
     /// For `/sitemap.json`, with the prefix.
     pub(super) paths: Arc<[String]>,
+    pub(super) origins: Arc<Origins>,
+    /// Web sockets that may still be opened.
+    pub(super) sockets: Arc<Semaphore>,
+    /// Whether the live pages are served.
+    pub(super) dashboard: bool,
 }
 
 impl<S> Clone for Site<S> {
     fn clone(&self) -> Self {
-        let (source, namespace, paths) = (&self.source, &self.namespace, &self.paths);
         Self {
-            source: Arc::clone(source),
-            namespace: Arc::clone(namespace),
-            paths: Arc::clone(paths),
+            source: Arc::clone(&self.source),
+            namespace: Arc::clone(&self.namespace),
+            paths: Arc::clone(&self.paths),
+            origins: Arc::clone(&self.origins),
+            sockets: Arc::clone(&self.sockets),
+            dashboard: self.dashboard,
         }
     }
 }
@@ -66,7 +96,10 @@ type Family<S> = Vec<(&'static str, &'static str, MethodRouter<Site<S>>)>;
 /// Pages by the module of stock that serves them; unknown modules are Python code that cannot run here.
 fn family<S: HttpSource>(module: &str) -> Option<Family<S>> {
     let family = match module.strip_prefix("distributed.http.")? {
-        "health" => vec![("/health", "/health", get(json::health))],
+        "health" => vec![
+            ("/health", "/health", get(json::health::<S>)),
+            ("/ready", "/ready", get(json::ready::<S>)),
+        ],
         "scheduler.prometheus" => vec![("/metrics", "/metrics", get(json::prometheus::<S>))],
         "scheduler.json" => vec![
             (
@@ -79,6 +112,7 @@ fn family<S: HttpSource>(module: &str) -> Option<Family<S>> {
                 "/json/identity.json",
                 get(json::identity::<S>),
             ),
+            ("/json/feed.json", "/json/feed.json", get(json::feed::<S>)),
             ("/json/index.html", "/json/index.html", get(json::index)),
         ],
         "scheduler.info" => info(),
@@ -173,23 +207,19 @@ fn info<S: HttpSource>() -> Family<S> {
         (
             "/individual-plots.json",
             "/individual-plots.json",
-            get(json::individual_plots),
+            get(json::individual_plots::<S>),
         ),
-        ("/eventstream", "/eventstream", get(event_stream)),
+        (
+            "/eventstream",
+            "/eventstream",
+            get(socket::event_stream::<S>),
+        ),
     ]
 }
 
 /// A relative redirect keeps working behind any prefix.
 fn moved(to: &str) -> Response {
     (StatusCode::FOUND, [("location", to.to_owned())]).into_response()
-}
-
-async fn event_stream() -> Response {
-    (
-        StatusCode::NOT_IMPLEMENTED,
-        "the event stream is not supported by this scheduler",
-    )
-        .into_response()
 }
 
 async fn style_sheet() -> Response {
@@ -241,14 +271,27 @@ pub fn router<S: HttpSource>(source: Arc<S>, site: &Pages) -> (Router, Vec<Strin
         router = router.route(&format!("{prefix}/"), home("status".to_owned()));
         // Bokeh answers with a slash behind it, too; relative links need the path without.
         router = router.route(&format!("{status}/"), home("../status".to_owned()));
-        router = router.route(&status, get(pages::status::<S>));
-        paths.extend([format!("{prefix}/"), status]);
+        paths.push(format!("{prefix}/"));
+        for page in dashboard::PAGES {
+            let path = format!("{prefix}{}", page.path);
+            let show =
+                move |site: State<Site<S>>| async move { page.render(&site.source.address()) };
+            router = router.route(&path, get(show));
+            paths.push(path);
+        }
+        router = router
+            .route(&format!("{status}/app.js"), get(dashboard::script))
+            .route(&format!("{status}/style.css"), get(dashboard::style))
+            .route(&format!("{status}/ws"), get(socket::live::<S>));
     }
     paths.sort();
     let state = Site {
         source,
         namespace: site.namespace.as_str().into(),
         paths: paths.into(),
+        origins: Arc::new(site.origins.clone()),
+        sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+        dashboard: site.dashboard,
     };
     let router = router
         .route("/sitemap.json", get(json::sitemap::<S>))

@@ -2,8 +2,15 @@
 
 use std::future::Future;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
+
+use super::feed::{Snapshot, Topics};
+use super::openmetrics::Kind;
+use super::process::ProcessFigures;
+use super::watch::Happenings;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -241,6 +248,34 @@ pub struct Metrics {
     pub stealing: Vec<(u64, f64)>,
     /// Families of extensions.
     pub extensions: Vec<Family>,
+    /// The process.
+    pub process: ProcessFigures,
+    /// Seconds since 1970 when it started.
+    pub started: f64,
+    /// Families that stock does not have.
+    pub own: Vec<OwnFamily>,
+}
+
+/// A family of metrics that stock does not have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnFamily {
+    /// Name without `oxidask_`.
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// What kind.
+    pub kind: Kind,
+    /// Labels and figures.
+    pub samples: Vec<(Vec<(&'static str, String)>, f64)>,
+}
+
+/// What probes want to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// How long the core has owed an answer.
+    pub silence: Duration,
+    /// The process is ending.
+    pub stopping: bool,
 }
 
 /// A family of metrics that an extension adds.
@@ -260,6 +295,12 @@ pub struct Family {
 
 /// Gives the pages what they show. Errors become status 500 (501 for what is not supported).
 pub trait HttpSource: Send + Sync + 'static {
+    /// `/health` and `/ready`.
+    fn health(&self) -> Health;
+    /// What the live pages show, as far as asked for.
+    fn snapshot(&self, topics: Topics) -> impl Future<Output = Answer<Snapshot>> + Send;
+    /// What happens from now on, for as long as the value is kept.
+    fn happenings(&self) -> Happenings;
     /// `/json/counts.json`.
     fn counts(&self) -> impl Future<Output = Answer<Counts>> + Send;
     /// `/json/identity.json`.

@@ -28,6 +28,7 @@ mod source;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
@@ -46,6 +47,19 @@ use frames::Message;
 use pool::Pool;
 use sessions::Sessions;
 
+/// How much Python is used, for the metrics page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostFigures {
+    /// Local processes that expand a graph.
+    pub busy: usize,
+    /// Local processes that wait for one.
+    pub idle: usize,
+    /// Graphs so far.
+    pub requests: u64,
+    /// Of these, how many failed.
+    pub failures: u64,
+}
+
 /// Access to Python. One per scheduler; clones share everything.
 #[derive(Clone)]
 pub struct PythonHost {
@@ -53,6 +67,8 @@ pub struct PythonHost {
     pool: Arc<Pool>,
     delegated: Option<Arc<Delegated>>,
     sessions: Arc<Sessions>,
+    requests: Arc<AtomicU64>,
+    failures: Arc<AtomicU64>,
 }
 
 /// Who does it.
@@ -75,6 +91,8 @@ impl PythonHost {
             delegated: delegates.map(|rpc| Arc::new(Delegated::new(rpc))),
             sessions: Sessions::new(state),
             config,
+            requests: Arc::default(),
+            failures: Arc::default(),
         }
     }
 
@@ -84,6 +102,26 @@ impl PythonHost {
     /// # Errors
     /// See [`HostError`]; each fails this graph only.
     pub async fn expand(&self, request: &ExpandRequest) -> Result<ExpandedGraph, HostError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let expanded = self.try_expand(request).await;
+        if expanded.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        expanded
+    }
+
+    /// How much it is used.
+    pub fn figures(&self) -> HostFigures {
+        let (busy, idle) = self.pool.figures();
+        HostFigures {
+            busy,
+            idle,
+            requests: self.requests.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn try_expand(&self, request: &ExpandRequest) -> Result<ExpandedGraph, HostError> {
         let message = expand::encode_request(request)?;
         let (answer, host) = self.ask(request.release, &message).await?;
         let answer = expand::check_status(answer, &host, request.release)?;

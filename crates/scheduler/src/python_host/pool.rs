@@ -96,6 +96,13 @@ impl Pool {
         self.lock_idle().clear();
     }
 
+    /// Processes that work, and that wait for work.
+    pub(super) fn figures(&self) -> (usize, usize) {
+        let most = self.config.processes.max(1);
+        let busy = most.saturating_sub(self.slots.available_permits());
+        (busy, self.lock_idle().len())
+    }
+
     /// Ends all processes; requests that wait for one fail.
     pub(super) fn close(&self) {
         self.slots.close();

@@ -16,7 +16,7 @@ use super::lasting::{Closing, PreloadError, Sender};
 use super::policies::UserPolicies;
 use super::session::{Feed, Function, StateSource};
 use super::state::{Ops, SchedulerState, Source};
-use super::{ExpandRequest, ExpandedGraph, HostError, PythonHost};
+use super::{ExpandRequest, ExpandedGraph, HostError, HostFigures, PythonHost};
 use crate::clock;
 use crate::context::Context;
 use crate::hooks::Extension;
@@ -163,6 +163,11 @@ impl PythonService {
     /// See [`HostError`].
     pub async fn run_policies(&self) -> Result<(), HostError> {
         self.policies.run_once().await
+    }
+
+    /// See [`PythonHost::figures`].
+    pub fn figures(&self) -> HostFigures {
+        self.host.figures()
     }
 
     /// Ends all processes.

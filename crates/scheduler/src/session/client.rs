@@ -24,6 +24,7 @@ use crate::handlers::restart::{Restart, restart_then_tell};
 use crate::outbox::{OutboxReader, Outgoing};
 use crate::roles::Roles;
 use crate::rpc::{self, Call, RpcError, StreamPeer};
+use crate::traffic::{PeerKind, Traffic};
 use crate::versions;
 use incoming::Step;
 
@@ -88,7 +89,8 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
     for extension in &context.extensions {
         extension.client_added(&context, &client);
     }
-    let mut writing = tokio::spawn(write(Arc::clone(&client), dialect, writer, queue));
+    let traffic = Arc::clone(&context.traffic);
+    let mut writing = tokio::spawn(write(Arc::clone(&client), traffic, dialect, writer, queue));
     let written = tokio::select! {
         () = serve(&context, &client, reader) => false,
         _ = &mut writing => true,
@@ -176,8 +178,15 @@ async fn handle(
     events: &mut Vec<Event>,
     is_gone: &watch::Receiver<bool>,
 ) -> Result<bool, DecodeError> {
+    context
+        .traffic
+        .received(PeerKind::Client, message.wire_bytes());
     for item in message.items() {
         let item = item?;
+        context
+            .traffic
+            .tally(PeerKind::Client)
+            .add(item.op, item.raw.len());
         if !may_ask(client, item.op) {
             refuse(client, &item)?;
             continue;
@@ -277,6 +286,7 @@ fn restart(context: &Arc<Context>, timeout: Option<f64>) {
 /// Writes what is queued until told to close or the connection breaks.
 async fn write(
     client: Arc<ClientEntry>,
+    traffic: Arc<Traffic>,
     dialect: Dialect,
     mut writer: Writer,
     mut queue: OutboxReader<ClientMsg>,
@@ -284,9 +294,9 @@ async fn write(
     let mut pace = Pace::default();
     while let Some(first) = queue.next().await {
         pace.turn().await;
-        let mut closing = feed(&dialect, &mut writer, first);
+        let mut closing = feed(&dialect, &traffic, &mut writer, first);
         while !closing && let Some(more) = queue.try_next() {
-            closing = feed(&dialect, &mut writer, more);
+            closing = feed(&dialect, &traffic, &mut writer, more);
         }
         if let Err(error) = writer.flush().await {
             tracing::debug!("stream to client {} broke: {error}", client.name);
@@ -301,7 +311,12 @@ async fn write(
 }
 
 /// Queues one item for writing; whether it is the last.
-fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<ClientMsg>) -> bool {
+fn feed(
+    dialect: &Dialect,
+    traffic: &Traffic,
+    writer: &mut Writer,
+    item: Outgoing<ClientMsg>,
+) -> bool {
     match item {
         Outgoing::Core(effects) => {
             for chunk in effects.chunks(MAX_BATCH) {
@@ -310,12 +325,13 @@ fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<ClientMsg>) -> bo
                     .map(|effect| outgoing::prepare(effect, dialect.release()))
                     .collect();
                 let batch: Vec<ToClient<'_>> = prepared.iter().map(outgoing::message).collect();
-                feed_message(writer, &dialect.encode_client_batch(&batch));
+                feed_message(traffic, writer, &dialect.encode_client_batch(&batch));
             }
             false
         }
         Outgoing::Message(value) => {
             feed_message(
+                traffic,
                 writer,
                 &dialect.encode_client_batch(&[ToClient::Other(&value)]),
             );
@@ -325,7 +341,8 @@ fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<ClientMsg>) -> bo
     }
 }
 
-fn feed_message(writer: &mut Writer, message: &Message) {
+fn feed_message(traffic: &Traffic, writer: &mut Writer, message: &Message) {
+    traffic.sent(PeerKind::Client, message.wire_bytes());
     if let Err(error) = writer.feed(message) {
         tracing::error!("bug: a message for a client could not be encoded: {error}");
     }

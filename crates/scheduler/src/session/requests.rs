@@ -11,6 +11,7 @@ use oxidask_wire::rpc::Request;
 use super::{Origin, caller, client, feed, nanny, status, worker};
 use crate::context::Context;
 use crate::rpc::{self, Call, RpcError};
+use crate::traffic::PeerKind;
 
 /// What a request turned the connection into.
 enum Next {
@@ -59,6 +60,11 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
                 return;
             }
         };
+        let traffic = &context.traffic;
+        traffic.received(PeerKind::Request, message.wire_bytes());
+        traffic
+            .tally(PeerKind::Request)
+            .add(&request.op, message.body().len());
         drop(message);
         if let Some(stream) = takes_over(&request.op)
             && !context.settings.blocked_handlers.contains(&request.op)
@@ -141,9 +147,15 @@ async fn answer(
     let Some(answer) = answer else {
         return Next::End;
     };
-    if reply && let Err(error) = writer.send(&Message::from_value(&answer)).await {
-        tracing::debug!("could not answer {origin}: {error}");
-        return Next::End;
+    if reply {
+        let message = Message::from_value(&answer);
+        context
+            .traffic
+            .sent(PeerKind::Request, message.wire_bytes());
+        if let Err(error) = writer.send(&message).await {
+            tracing::debug!("could not answer {origin}: {error}");
+            return Next::End;
+        }
     }
     if close { Next::End } else { Next::Request }
 }

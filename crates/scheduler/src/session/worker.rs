@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::handlers::replicate::gather_on_workers;
 use crate::outbox::{OutboxReader, Outgoing};
 use crate::rpc::{self, Call, RpcError, StreamPeer};
+use crate::traffic::{PeerKind, Traffic};
 use crate::workers::WorkerEntry;
 use incoming::Step;
 
@@ -114,8 +115,13 @@ async fn handle(
 ) -> Result<bool, DecodeError> {
     let record = context.is_recording();
     let mut open = true;
+    let traffic = &context.traffic;
+    traffic.received(PeerKind::Worker, message.wire_bytes());
+    let mut tally = traffic.tally(PeerKind::Worker);
     for item in message.items() {
-        match incoming::step(worker, &item?, record, events)? {
+        let item = item?;
+        tally.add(item.op, item.raw.len());
+        match incoming::step(worker, &item, record, events)? {
             Step::Continue => {}
             Step::Extension(value) => {
                 context.core.send_batch(std::mem::take(events));
@@ -144,10 +150,11 @@ async fn write(
     while let Some(first) = queue.next().await {
         pace.turn().await;
         fetch_for(&context, &worker, &dialect, &first);
-        let mut closing = feed(&dialect, &mut writer, first);
+        let traffic = &context.traffic;
+        let mut closing = feed(&dialect, traffic, &mut writer, first);
         while !closing && let Some(more) = queue.try_next() {
             fetch_for(&context, &worker, &dialect, &more);
-            closing = feed(&dialect, &mut writer, more);
+            closing = feed(&dialect, traffic, &mut writer, more);
         }
         if let Err(error) = writer.flush().await {
             tracing::debug!("stream to worker {} broke: {error}", worker.info.address);
@@ -189,17 +196,23 @@ fn fetch_for(
 }
 
 /// Queues one item for writing; whether it is the last.
-fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<WorkerMsg>) -> bool {
+fn feed(
+    dialect: &Dialect,
+    traffic: &Traffic,
+    writer: &mut Writer,
+    item: Outgoing<WorkerMsg>,
+) -> bool {
     match item {
         Outgoing::Core(effects) => {
             for chunk in effects.chunks(MAX_BATCH) {
                 let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
-                feed_message(writer, &dialect.encode_worker_batch(&batch));
+                feed_message(traffic, writer, &dialect.encode_worker_batch(&batch));
             }
             false
         }
         Outgoing::Message(value) => {
             feed_message(
+                traffic,
                 writer,
                 &dialect.encode_worker_batch(&[ToWorker::Other(&value)]),
             );
@@ -209,7 +222,8 @@ fn feed(dialect: &Dialect, writer: &mut Writer, item: Outgoing<WorkerMsg>) -> bo
     }
 }
 
-fn feed_message(writer: &mut Writer, message: &Message) {
+fn feed_message(traffic: &Traffic, writer: &mut Writer, message: &Message) {
+    traffic.sent(PeerKind::Worker, message.wire_bytes());
     if let Err(error) = writer.feed(message) {
         tracing::error!("bug: a message for a worker could not be encoded: {error}");
     }

@@ -1,0 +1,45 @@
+# Dask for Python with the native programs first on PATH: takes the place of ghcr.io/dask/dask and daskdev/dask.
+ARG RUST_IMAGE=rust:1.95-bookworm
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+ARG BINARIES=build
+
+FROM ${RUST_IMAGE} AS build
+WORKDIR /source
+COPY . .
+RUN RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=symbols \
+    cargo build --release --locked --target x86_64-unknown-linux-gnu --package oxidask-scheduler --bins \
+    && mkdir -p /dist/bin \
+    && cp target/x86_64-unknown-linux-gnu/release/dask-scheduler target/x86_64-unknown-linux-gnu/release/dask /dist/bin/
+
+FROM scratch AS dist
+COPY dist/ /dist/
+
+FROM ${BINARIES} AS binaries
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.1.0
+ARG DASK_VERSION=2026.8.0
+# Where pip looks, if not at PyPI: for builds without a network.
+ARG PIP_OPTIONS=
+LABEL org.opencontainers.image.title="oxidask" \
+      org.opencontainers.image.description="Dask with a native scheduler" \
+      org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.version="${VERSION}"
+# Packages live in an environment of their own, so that users can add to it without being root.
+RUN --mount=type=bind,from=binaries,source=/dist,target=/dist \
+    python3 -m venv /opt/dask \
+    && /opt/dask/bin/python -m pip install --no-cache-dir --no-compile ${PIP_OPTIONS} "dask[distributed]==${DASK_VERSION}" \
+    && groupadd --gid 65532 dask \
+    && useradd --uid 65532 --gid dask --create-home dask \
+    && chown -R dask:dask /opt/dask
+COPY --from=binaries /dist/bin/dask-scheduler /dist/bin/dask /opt/oxidask/bin/
+COPY docker/dask-worker docker/entrypoint.sh /opt/oxidask/bin/
+# The native programs come first, also after EXTRA_PIP_PACKAGES has replaced Dask.
+ENV PATH=/opt/oxidask/bin:/opt/dask/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER dask
+WORKDIR /home/dask
+EXPOSE 8786 8787
+HEALTHCHECK --interval=20s --timeout=5s --start-period=5s CMD ["dask-scheduler", "--check-health"]
+ENTRYPOINT ["/opt/oxidask/bin/entrypoint.sh"]
+CMD ["dask-scheduler"]

@@ -83,7 +83,17 @@ def run(tmp_path, pods, workers, names=(), address=f"{SERVICE}:8786", **client_e
     client = [python, "-c", CLIENT, str(workers), *([address] if address else [])]
     plan = {"names": [SERVICE, *names], "pods": pods, "client": {"args": client, "env": client_env}}
     done = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", sys.executable, HELPERS / "pods.py"],
+        [
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+            sys.executable,
+            HELPERS / "pods.py",
+        ],
         input=json.dumps(plan),
         cwd=tmp_path,
         env=env,

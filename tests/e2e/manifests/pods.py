@@ -1,6 +1,7 @@
 """Runs containers of manifests as processes, in a network of their own where the scheduler's names and ports are free.
 
-Started by `unshare --net --mount`; reads a plan from stdin: {"names", "pods": [{"name", "args", "env", "probes"}], "workers", "client"}.
+Started by `unshare --net --mount`; reads a plan from stdin:
+{"names": [...], "pods": [{"name", "args", "env", "probes"}], "client": {"args", "env"}}.
 Prints one JSON object.
 """
 
@@ -31,8 +32,12 @@ def expanded(words, env):
 
 def start(pod):
     env = {**os.environ, **pod["env"]}
-    log = open(pod["name"] + ".log", "wb")
-    return subprocess.Popen(expanded(pod["args"], env), env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    # A file system of its own, as far as the working directory goes.
+    os.mkdir(pod["name"])
+    with open(pod["name"] + ".log", "wb") as log:
+        return subprocess.Popen(
+            expanded(pod["args"], env), env=env, cwd=pod["name"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
 
 
 def probe(url):

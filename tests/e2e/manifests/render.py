@@ -1,7 +1,7 @@
 """Reads manifests and prints them as JSON, validated. Runs in the environment `manifests`: render.py FOLDER [VERSION].
 
-A folder with a kustomization is rendered: its resources, with its patches merged in as Kubernetes merges them. Resources of
-the Dask operator are checked by their parts, which are a PodSpec and a ServiceSpec of Kubernetes.
+A folder with a kustomization is rendered: its resources, with its patches merged in as Kubernetes merges them.
+Resources of the Dask operator are checked by their parts, which are a PodSpec and a ServiceSpec of Kubernetes.
 """
 
 import json
@@ -13,7 +13,13 @@ import yaml
 
 VERSION = "1.30"
 # Lists that are merged by a field of their items; all others are replaced.
-MERGE_KEYS = {"containers": "name", "volumes": "name", "env": "name", "volumeMounts": "mountPath", "ports": "containerPort"}
+MERGE_KEYS = {
+    "containers": "name",
+    "volumes": "name",
+    "env": "name",
+    "volumeMounts": "mountPath",
+    "ports": "containerPort",
+}
 
 
 def documents(path):

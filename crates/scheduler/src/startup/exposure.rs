@@ -89,8 +89,11 @@ mod tests {
 
     use super::*;
 
+    type Options<'a> = &'a [&'a str];
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
     /// The configuration after the preset, for these options and variables.
-    fn configured(options: &[&str], variables: &[(&str, &str)]) -> Config {
+    fn configured(options: Options<'_>, variables: Variables<'_>) -> Config {
         let words = std::iter::once("dask-scheduler").chain(options.iter().copied());
         let words: Vec<String> = words.map(str::to_owned).collect();
         let Ok(Outcome::Run(parsed)) = parse_scheduler(&words) else {
@@ -135,7 +138,7 @@ mod tests {
     fn secure_is_content_with_client_certificates() {
         let authority = ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "/ca.pem");
         let scheme = ("DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME", "tls");
-        let table: [(&[&str], &[(&str, &str)], bool); 5] = [
+        let table: [(Options<'_>, Variables<'_>, bool); 5] = [
             (&["--secure", "--protocol", "tls"], &[authority], true),
             (&["--secure"], &[authority, scheme], true),
             (&["--secure", "--host", "tls://:8786"], &[authority], true),

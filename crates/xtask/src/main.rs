@@ -8,6 +8,7 @@ mod bench;
 mod cluster;
 mod conformance;
 mod envs;
+mod image;
 mod process;
 mod record;
 mod releases;
@@ -46,6 +47,8 @@ enum Command {
     Replay(replay::Options),
     /// Run simulated clusters for a range of seeds
     Simulate(replay::Simulate),
+    /// Build the static binaries and the container images
+    Image(image::Options),
     /// Check lengths of files and functions, and who depends on whom
     Tidy(tidy::Options),
 }
@@ -60,6 +63,7 @@ fn main() {
         Command::Record(options) => record::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Simulate(options) => replay::simulate(&options),
+        Command::Image(options) => image::run(&options),
         Command::Tidy(options) => tidy::run(&options),
     };
     if let Err(error) = result {

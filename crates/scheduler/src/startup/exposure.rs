@@ -165,7 +165,11 @@ mod tests {
         ];
         for (encrypted, bound, warned) in table {
             let address = bound.parse().expect("an address");
-            assert_eq!(warning(encrypted, address).is_some(), warned, "{encrypted} {bound}");
+            assert_eq!(
+                warning(encrypted, address).is_some(),
+                warned,
+                "{encrypted} {bound}"
+            );
         }
     }
 }

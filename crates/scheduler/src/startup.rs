@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicUsize;
 
 use oxidask_cli::{Outcome, SchedulerArgs, UsageError, parse_scheduler};
 use oxidask_config::{Config, Env};
-use oxidask_wire::connection::{Scheme, Security, SocketOptions};
+use oxidask_wire::connection::{AcceptPolicy, Scheme, Security, SocketOptions};
 use oxidask_wire::release::Generation;
 use tokio::net::TcpListener;
 
@@ -206,13 +206,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     let roles = RoleRules::from_config(&config)?;
     let mut ports = listen(args, &config, &security).await?;
     if roles.is_some() {
-        for port in ports.iter().filter(|port| !port.scheme.is_encrypted()) {
-            tracing::warn!(
-                target: "distributed.scheduler",
-                "oxidask.roles.file is set, but callers of {} show no certificate and may do nothing; use TLS",
-                port.contact
-            );
-        }
+        warn_of_callers_without_certificate(&ports);
     }
     let older = ports.first().map(|port| older_port(port, &config));
     let older = older.transpose()?.flatten();
@@ -292,15 +286,35 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     // Before anybody connects, as in stock.
     let loaded = context.python.load_policies().await;
     loaded.map_err(StartError::Policies)?;
+    let mut tasks = tokio::task::JoinSet::new();
+    let pages = pages(&context, args, watch, &mut tasks);
+    accept(
+        &context, &mut tasks, &pages, &policy, &security, older, ports,
+    );
+    tasks.spawn(observe(Arc::clone(&context), observed, watchdog));
+    tasks.spawn(watch_idle(Arc::clone(&context)));
+    tasks.spawn(http::serve(http, pages));
+    Ok(Running { context, tasks })
+}
+
+/// Takes connections at every port.
+fn accept(
+    context: &Arc<Context>,
+    tasks: &mut tokio::task::JoinSet<()>,
+    pages: &axum::Router,
+    policy: &AcceptPolicy,
+    security: &Security,
+    older: Option<Port>,
+    ports: Vec<Port>,
+) {
     let socket = SocketOptions {
         timeout: clock::seconds(
-            config
+            context
+                .config
                 .seconds("distributed.comm.timeouts.tcp")
                 .unwrap_or(30.0),
         ),
     };
-    let mut tasks = tokio::task::JoinSet::new();
-    let pages = pages(&context, args, watch, &mut tasks);
     // With a port for older releases, nobody has to guess what a silent peer of the other one is,
     // even if both come from the same address.
     let silent = older.as_ref().map(|_| Generation::M3);
@@ -319,12 +333,19 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
             socket,
             silent,
         };
-        tasks.spawn(listener::accept(Arc::clone(&context), port.tcp, reception));
+        tasks.spawn(listener::accept(Arc::clone(context), port.tcp, reception));
     }
-    tasks.spawn(observe(Arc::clone(&context), observed, watchdog));
-    tasks.spawn(watch_idle(Arc::clone(&context)));
-    tasks.spawn(http::serve(http, pages));
-    Ok(Running { context, tasks })
+}
+
+/// Roles are read off certificates: without TLS nobody has one.
+fn warn_of_callers_without_certificate(ports: &[Port]) {
+    for port in ports.iter().filter(|port| !port.scheme.is_encrypted()) {
+        tracing::warn!(
+            target: "distributed.scheduler",
+            "oxidask.roles.file is set, but callers of {} show no certificate and may do nothing; use TLS",
+            port.contact
+        );
+    }
 }
 
 /// The log line that launchers and people look for.

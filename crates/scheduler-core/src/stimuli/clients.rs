@@ -211,7 +211,7 @@ impl Scheduler {
             self.recommend(id, TaskState::Forgotten);
         }
         self.run_recommendations();
-        if self.tasks.len() == 0 {
+        if self.tasks.is_empty() {
             self.groups.clear();
         }
         self.erred_tasks.clear();

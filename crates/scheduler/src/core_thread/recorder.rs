@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -103,7 +103,7 @@ impl Drop for Recorder {
     }
 }
 
-fn write(mut file: File, path: &PathBuf, chunks: &Receiver<Vec<u8>>) {
+fn write(mut file: File, path: &Path, chunks: &Receiver<Vec<u8>>) {
     for chunk in chunks {
         if let Err(error) = file.write_all(&chunk) {
             tracing::error!(target: "distributed.scheduler", "The recording ends here: cannot write {}: {error}", path.display());

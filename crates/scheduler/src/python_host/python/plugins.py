@@ -175,9 +175,7 @@ class Plugins:
         try:
             for name, plugin in list(self._plugins.items()):
                 if counter > self._seen.get(name, 0):
-                    self._one(
-                        name, plugin, "transition", key, start, finish, stimulus_id=stimulus_id, **details
-                    )
+                    self._one(name, plugin, "transition", key, start, finish, stimulus_id=stimulus_id, **details)
         finally:
             del self._now[key]
 

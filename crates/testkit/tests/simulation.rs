@@ -101,7 +101,7 @@ fn something_else_is_no_recording() {
 /// Seeds that failed once, and what they showed.
 #[test]
 fn seeds_that_failed_once() {
-    let kept: [(u64, &str); 9] = [
+    let kept: [(u64, &str); 15] = [
         (
             146,
             "a task that needs what no worker offers waits for one that does",
@@ -123,6 +123,15 @@ fn seeds_that_failed_once() {
         (2473, "the same, with the wanted task itself"),
         (4437, "the same, late in the turmoil"),
         (4773, "the same, among slow links"),
+        (2504, "a worker computes what it was also told to fetch"),
+        (5482, "the same, with a task nearer to the end"),
+        (6266, "the same, with fewer workers"),
+        (
+            5681,
+            "an order is lost to a worker that is believed to be paused",
+        ),
+        (6277, "the same, with other placement"),
+        (6653, "the same, with stealing"),
     ];
     for (seed, what) in kept {
         if let Err(violation) = Sim::new(Scenario::mixed(seed)).run() {

@@ -7,7 +7,7 @@ def inc(x):
     return x + 1
 
 
-def sums_up_a_tree(client, talk, width):
+def sums_up_a_tree(client, width, talk):
     """2 · width - 1 tasks: leaves, and a binary tree of sums over them."""
     row = [("leaf", i) for i in range(width)]
     graph = {key: (inc, key[1]) for key in row}

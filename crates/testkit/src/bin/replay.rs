@@ -7,6 +7,9 @@ use oxidask_key::Key;
 use oxidask_scheduler_core::Scheduler;
 use oxidask_scheduler_core::recording::Replay;
 
+/// Tasks named that a transition led to.
+const SHOWN: usize = 5;
+
 fn main() -> ExitCode {
     let (mut file, mut key, mut effects) = (None, None, false);
     let mut words = std::env::args().skip(1);
@@ -73,10 +76,16 @@ fn tell_story(state: &Scheduler, name: &str) {
     for entry in state.story(std::slice::from_ref(&key)) {
         let led_to: Vec<String> = entry
             .recommendations()
+            .take(SHOWN)
             .map(|(key, state)| format!("{key} {}", state.as_str()))
             .collect();
+        let more = entry.recommendations().count().saturating_sub(SHOWN);
+        let more = match more {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
         println!(
-            "{:.6} {} {} -> {} [{}] {}",
+            "{:.6} {} {} -> {} [{}] {}{more}",
             entry.time.0,
             entry.key,
             entry.start.as_str(),

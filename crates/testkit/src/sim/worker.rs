@@ -425,6 +425,7 @@ impl SimWorker {
             } else {
                 let inputs = work.running.map(|(_, inputs)| inputs).unwrap_or_default();
                 self.data.insert(key.clone(), value_of(key, inputs));
+                self.acquire.swap_remove(key);
                 let mut action = self.finished(key, work.run_id, work.task.nbytes, stimulus_id);
                 if let Action::Tell(Event::TaskFinished(msg)) = &mut action {
                     msg.startstops.push(StartStop {

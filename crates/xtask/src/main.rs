@@ -43,6 +43,8 @@ enum Command {
     Bench(bench::Bench),
     /// Record the golden vectors of the wire protocol again, from stock peers
     Record(record::Options),
+    /// Kill, stop and cut off stock workers under a large graph, again and again
+    Chaos(test::Chaos),
     /// Run a recording of `dask-scheduler --record FILE`, or a dump of its watchdog, again
     Replay(replay::Options),
     /// Run simulated clusters for a range of seeds
@@ -61,6 +63,7 @@ fn main() {
         Command::Conformance(options) => conformance::run(&options),
         Command::Bench(command) => bench::run(&command),
         Command::Record(options) => record::run(&options),
+        Command::Chaos(options) => test::chaos(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Simulate(options) => replay::simulate(&options),
         Command::Image(options) => image::run(&options),

@@ -41,6 +41,32 @@ pub(crate) struct Options {
     /// Options for pytest
     #[arg(last = true)]
     pytest: Vec<String>,
+    /// Rounds of the test with failing workers
+    #[arg(skip)]
+    chaos_rounds: Option<u32>,
+}
+
+/// What `cargo xtask chaos` takes.
+#[derive(clap::Args)]
+pub(crate) struct Chaos {
+    /// How often the graph is run, each time with other faults
+    #[arg(default_value_t = 10)]
+    rounds: u32,
+    /// How the scheduler is built
+    #[arg(long, value_enum, default_value = "debug")]
+    profile: Profile,
+}
+
+/// Runs the end-to-end test with failing workers in its long form.
+pub(crate) fn chaos(options: &Chaos) -> Result<()> {
+    run(&Options {
+        only: Some(Part::E2e),
+        profile: options.profile,
+        scheduler_cmd: None,
+        filter: Some("test_chaos".to_owned()),
+        pytest: Vec::new(),
+        chaos_rounds: Some(options.rounds.max(2)),
+    })
 }
 
 /// Sets up, runs the parts, repeats their summary lines. Every part runs even if an earlier one failed.
@@ -125,6 +151,9 @@ fn end_to_end(
     }
     command.args(&options.pytest);
     command.envs(variables.iter().map(|(name, path)| (*name, path)));
+    if let Some(rounds) = options.chaos_rounds {
+        command.env("OXIDASK_CHAOS_ROUNDS", rounds.to_string());
+    }
     command
         .env("OXIDASK_SCHEDULER_CMD", scheduler)
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -22,4 +22,4 @@ def sums_up_a_tree(client, width, talk):
         row = above + row[len(row) // 2 * 2 :]
     future = client.get(graph, row[0], sync=False)
     talk.tell(len(graph))
-    assert future.result(timeout=540) == width * (width + 1) // 2
+    assert future.result(timeout=780) == width * (width + 1) // 2

@@ -1,9 +1,12 @@
 //! Which worker runs a task.
 
+mod inputs;
 mod occupancy;
 mod restrictions;
 
 pub(crate) use occupancy::slots_available;
+
+use inputs::Inputs;
 
 use crate::Scheduler;
 use crate::ids::{TaskId, WorkerId};
@@ -184,18 +187,12 @@ impl Scheduler {
     fn decide_worker(&self, id: TaskId, valid: Option<&[WorkerId]>) -> Option<WorkerId> {
         let task = &self.tasks[id];
         let running = |w: &WorkerId| self.workers[*w].is_running();
+        let inputs = Inputs::of(self, id);
         let mut candidates: Vec<WorkerId> = Vec::new();
         if task.actor {
             candidates.extend_from_slice(&self.workers.running);
         } else {
-            for dependency in task.dependencies.iter() {
-                for holder in self.tasks[dependency].who_has.iter() {
-                    if !candidates.contains(&holder) {
-                        candidates.push(holder);
-                    }
-                }
-            }
-            candidates.retain(running);
+            candidates.extend(inputs.holders().filter(running));
         }
         match valid {
             None if candidates.is_empty() => candidates.extend_from_slice(&self.workers.running),
@@ -217,16 +214,23 @@ impl Scheduler {
         match *candidates {
             [] => None,
             [only] => Some(only),
-            _ => min_by_objective(candidates, |w| self.worker_objective(id, w)),
+            _ => min_by_objective(candidates, |w| {
+                let missing = inputs.missing(w) as f64 / self.bandwidth;
+                self.objective(id, w, missing)
+            }),
         }
     }
 
     /// Expected start of the task on the worker, then how much data the worker has; for actors first
     /// how many of them it has.
     pub(crate) fn worker_objective(&self, id: TaskId, worker: WorkerId) -> Objective {
+        self.objective(id, worker, self.get_comm_cost(id, worker))
+    }
+
+    fn objective(&self, id: TaskId, worker: WorkerId, comm_cost: f64) -> Objective {
         let w = &self.workers[worker];
         let stack_time = self.occupancy(worker) / f64::from(w.nthreads());
-        let start_time = stack_time + self.get_comm_cost(id, worker);
+        let start_time = stack_time + comm_cost;
         let actors = if self.tasks[id].actor {
             w.actors.len() as i64
         } else {

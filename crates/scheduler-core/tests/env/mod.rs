@@ -330,7 +330,10 @@ pub fn describe(effect: &Effect) -> Option<String> {
         }
         Effect::WorkerRemoved { worker, .. } => format!("removed w{}", worker.0),
         Effect::WorkerUnresponsive { worker, .. } => format!("unresponsive w{}", worker.0),
-        Effect::LogEvent { .. } | Effect::Transition(_) | Effect::Change(_) => return None,
+        Effect::LogEvent { .. }
+        | Effect::Transition(_)
+        | Effect::Change(_)
+        | Effect::Suspicious(_) => return None,
     })
 }
 

@@ -66,7 +66,7 @@ class Chaos:
 
     def close(self):
         for proxy in self.proxies.values():
-            chaos.close()
+            proxy.close()
 
 
 @pytest.mark.timeout(900)

@@ -97,6 +97,8 @@ pub struct Scheduler {
     /// Of the event being handled.
     now: Timestamp,
     stimulus: StimulusId,
+    /// `compute-task-<time>`, and the time.
+    compute_stimulus: (Timestamp, StimulusId),
     out: Effects,
 }
 
@@ -173,6 +175,7 @@ impl Scheduler {
             idle_transition_counter: 0,
             now: Timestamp::default(),
             stimulus: "".into(),
+            compute_stimulus: (Timestamp::default(), "compute-task-0".into()),
             out: Effects::new(),
             config,
         }

@@ -152,6 +152,7 @@ impl Scheduler {
         let run_id = self.next_run_id;
         self.next_run_id += 1;
         self.tasks[id].run_id = run_id;
+        let stimulus_id = self.compute_stimulus();
         let task = &self.tasks[id];
         let Some(run_spec) = task.run_spec.clone() else {
             self.violation(format!("{:?} has nothing to run", self.tasks[id].key));
@@ -186,9 +187,18 @@ impl Scheduler {
                 .and_then(|o| o.annotations.as_ref())
                 .map(|a| a.0.clone()),
             span_id: group.span_id.clone(),
-            stimulus_id: Arc::clone(&self.stimulus),
+            stimulus_id,
         };
         self.send(worker, |_| WorkerMsg::ComputeTask(Box::new(message)));
+    }
+
+    /// What the worker gets as cause: its own log is about what it was told, not why.
+    fn compute_stimulus(&mut self) -> StimulusId {
+        let last = &mut self.compute_stimulus;
+        if last.0 != self.now {
+            *last = (self.now, format!("compute-task-{}", self.now.0).into());
+        }
+        Arc::clone(&last.1)
     }
 
     /// Addresses of workers, as messages want them.

@@ -194,8 +194,8 @@ pub async fn unregister(context: Arc<Context>, call: Call) -> Reply {
     let event = Event::RemoveWorker {
         worker: worker.id,
         // `safe`: the worker itself says that its tasks are not to blame.
-        expected: call.flag("safe", false),
-        close: false,
+        expected: call.flag("safe", false) || call.flag("expected", false),
+        close: call.flag("close", true),
         stimulus_id: stimulus(&call, "unregister"),
     };
     context.core.apply(vec![event]).await?;

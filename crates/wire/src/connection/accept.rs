@@ -147,7 +147,7 @@ impl Acceptor<'_> {
                 Sniff::More => self.fill().await?,
                 Sniff::Framing1 => break Generation::M0,
                 Sniff::Framing2 => break Generation::M3,
-                Sniff::Foreign => return Err(AcceptError::NotDask("unknown first bytes")),
+                Sniff::Foreign => return Err(AcceptError::NotDask(self.guess())),
             }
         };
         self.set_generation(generation);
@@ -215,6 +215,18 @@ impl Acceptor<'_> {
         self.set_generation(self.reader.generation());
         memory.note_answered(self.ip, self.reader.generation());
         Ok(Some(theirs))
+    }
+
+    /// What a caller with foreign first bytes probably wanted.
+    fn guess(&self) -> &'static str {
+        const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+        if self.reader.begins_with(TLS_HANDSHAKE) {
+            "it speaks TLS, which this port does not (`--protocol tls`)"
+        } else if self.reader.begins_with(b"GET ") {
+            "it speaks HTTP, which the dashboard port does, or wants a WebSocket (`--protocol ws`)"
+        } else {
+            "unknown first bytes"
+        }
     }
 
     fn set_generation(&mut self, generation: Generation) {

@@ -171,14 +171,17 @@ async fn the_main_connection_of_a_client_without_handshake_is_not_greeted() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_dask_is_refused() {
     let policy = AcceptPolicy::default();
-    for bytes in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    for (bytes, guess) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "unknown"),
     ] {
         let (mut peer, ours) = duplex(1000);
         peer.write_all(bytes).await.expect("sent");
         let result = Connection::accept(ours, &policy, PEER, None).await;
-        assert!(matches!(result, Err(AcceptError::NotDask(_))), "{result:?}");
+        let error = result.expect_err(guess);
+        assert!(matches!(error, AcceptError::NotDask(_)), "{error:?}");
+        assert!(error.to_string().contains(guess), "{error}");
     }
     let (peer, ours) = duplex(1000);
     drop(peer);

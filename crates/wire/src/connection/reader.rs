@@ -76,6 +76,11 @@ impl Reader {
         sniff(&self.buf)
     }
 
+    /// Whether the bytes that are there begin so.
+    pub(crate) fn begins_with(&self, bytes: &[u8]) -> bool {
+        self.buf.starts_with(bytes)
+    }
+
     /// Gives a message back, to be read again.
     pub(crate) fn unread(&mut self, message: Message) {
         self.unread = Some(message);

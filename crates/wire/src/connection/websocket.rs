@@ -376,8 +376,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WriteHalf<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::super::{AcceptPolicy, ConnectOptions, Connection, Reader, Scheme};
+    use super::*;
+    use crate::error::ReadError;
+    use crate::value::Value;
 
     fn sent(splitter: &mut Splitter, mut bytes: &[u8], step: usize) -> Vec<Bytes> {
         let mut out = Vec::new();
@@ -425,6 +430,79 @@ mod tests {
             let mut joiner = Joiner::new(Limits { max_message: 50, max_frames: 5 });
             let _ = pieces.into_iter().try_for_each(|piece| joiner.push(piece.into()));
         }
+    }
+
+    /// Both ends in this process, over a pipe.
+    async fn pair() -> (WebSocket<DuplexStream>, WebSocket<DuplexStream>) {
+        let (near, far) = duplex(1 << 16);
+        let info = TransportInfo {
+            scheme: Scheme::Ws,
+            certificate: None,
+        };
+        let limits = Limits::default();
+        let target = Address::parse("ws://127.0.0.1:1").expect("valid");
+        let (served, called) = tokio::join!(
+            tokio_tungstenite::accept_async(near),
+            WebSocket::call(far, &target, info.clone(), limits)
+        );
+        let stream = served.expect("upgraded");
+        let served = WebSocket {
+            stream,
+            info,
+            limits,
+        };
+        (served, called.expect("upgraded"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_of_old_and_new_releases_are_understood() {
+        for generation in [Generation::M1, Generation::M2, Generation::M3] {
+            let (near, far) = pair().await;
+            let policy = AcceptPolicy::default();
+            let options = ConnectOptions {
+                generation,
+                ..ConnectOptions::default()
+            };
+            let (served, called) = tokio::join!(
+                Connection::accept(near, &policy, None, None),
+                Connection::establish("test", far, &options)
+            );
+            let (mut served, mut called) = (served.expect("accepted"), called.expect("called"));
+            assert_eq!(served.generation(), generation.over_websocket());
+            assert_eq!(called.scheme(), Scheme::Ws);
+            for size in [1, 100_000, 3_000_000] {
+                let value = Value::from("x".repeat(size));
+                let message = crate::message::Message::from_value(&value);
+                let sent = async { called.send(&message).await.expect("sent") };
+                let (read, ()) = tokio::join!(served.read(), sent);
+                assert_eq!(read.expect("read").value().expect("decoded"), value);
+                let sent = async { served.send(&message).await.expect("sent") };
+                let (read, ()) = tokio::join!(called.read(), sent);
+                assert_eq!(read.expect("read").value().expect("decoded"), value);
+            }
+            drop(called);
+            let end = served.read().await;
+            assert!(matches!(end, Err(ReadError::Closed)), "{end:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_within_a_message_is_noticed() {
+        use futures_util::SinkExt;
+        let (near, mut far) = pair().await;
+        let (read, _write) = near.into_halves();
+        let mut reader = Reader::over(read, Generation::M3, Limits::default());
+        let count = Bytes::copy_from_slice(&2u64.to_le_bytes());
+        far.stream.send(Message::Binary(count)).await.expect("sent");
+        far.stream
+            .send(Message::Ping(Bytes::new()))
+            .await
+            .expect("sent");
+        let frame = Bytes::from_static(b"one of two");
+        far.stream.send(Message::Binary(frame)).await.expect("sent");
+        drop(far);
+        let end = reader.read().await;
+        assert!(matches!(end, Err(ReadError::Io(_))), "{end:?}");
     }
 
     #[test]

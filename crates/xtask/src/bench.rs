@@ -3,6 +3,9 @@
 //! Wall time on a shared machine says little, so the first figure is the processor time of the scheduler process (user
 //! and system, with its children). Runs alternate between the two, and ratios are taken within a pair.
 
+mod load;
+mod report;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +24,12 @@ use crate::workspace::{self, Profile};
 pub(crate) enum Bench {
     /// Trivial tasks by Client.map on two stock workers of one thread: processor time, wall time, memory per task
     Tasks(TasksOptions),
+    /// Tasks on simulated workers that finish at once: scheduler CPU per task, tasks per second, ping
+    Zero(load::LoadOptions),
+    /// Intake of large graphs: time to the first task and to all registered, memory
+    Graphs(load::LoadOptions),
+    /// Submission to result of single tasks, idle and under load
+    Latency(load::LoadOptions),
 }
 
 /// What `cargo xtask bench tasks` takes.
@@ -54,6 +63,9 @@ const FIGURES: [(&str, &str); 3] = [
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Tasks(options) => tasks(options),
+        Bench::Zero(options) => load::run(load::Suite::Zero, options),
+        Bench::Graphs(options) => load::run(load::Suite::Graphs, options),
+        Bench::Latency(options) => load::run(load::Suite::Latency, options),
     }
 }
 

@@ -48,17 +48,26 @@ pub(crate) fn cargo() -> Command {
 
 /// Builds our binaries and returns the path of `dask-scheduler`.
 pub(crate) fn build_scheduler(profile: Profile) -> Result<PathBuf> {
+    build("oxidask-scheduler", "dask-scheduler", profile)
+}
+
+/// Builds the load generator of the measurements and returns its path.
+pub(crate) fn build_load(profile: Profile) -> Result<PathBuf> {
+    build("oxidask-bench", "oxidask-load", profile)
+}
+
+fn build(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--package", "oxidask-scheduler", "--bins"]);
+    command.args(["build", "--package", package, "--bins"]);
     if profile == Profile::Release {
         command.arg("--release");
     }
     run(&mut command)?;
-    let binary = target_dir().join(profile.folder()).join("dask-scheduler");
-    if !binary.is_file() {
-        bail!("cargo build succeeded but there is no {}", binary.display());
+    let path = target_dir().join(profile.folder()).join(binary);
+    if !path.is_file() {
+        bail!("cargo build succeeded but there is no {}", path.display());
     }
-    Ok(binary)
+    Ok(path)
 }
 
 /// Runs a command to its end; its output goes to ours. A status other than 0 is an error that names the command.

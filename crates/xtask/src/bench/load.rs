@@ -1,0 +1,317 @@
+//! Suites that the load generator (`crates/bench`) runs: stock and native schedulers in turns, a graph encoded by a stock client.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::report;
+use crate::envs;
+use crate::process::{Child, Interrupt};
+use crate::releases::Release;
+use crate::stock::{self, Kind, Plan};
+use crate::workspace::{self, Profile};
+
+/// What the suites of the load generator take.
+#[derive(clap::Args)]
+pub(crate) struct LoadOptions {
+    /// Dialects of client and workers, and releases of the stock scheduler
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["2026.8.0", "2.30.1"])]
+    release: Vec<Release>,
+    /// Pairs of one stock and one native run
+    #[arg(long, default_value_t = 5)]
+    pairs: u32,
+    /// Less of everything: done within three minutes, for looking whether it works
+    #[arg(long)]
+    quick: bool,
+    /// How the native scheduler and the load generator are built
+    #[arg(long, value_enum, default_value = "release")]
+    profile: Profile,
+}
+
+/// A suite of the load generator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// Tasks through the scheduler, by number of workers.
+    Zero,
+    /// Intake, by size of the graph.
+    Graphs,
+    /// Submission to result, idle and beside a large graph.
+    Latency,
+}
+
+/// One point of a suite: what is varied, and the arguments that say so.
+struct Point {
+    x: u64,
+    /// Tasks for the stock and for the native scheduler. Figures are per task, and the cost of stock grows with their number, so
+    /// that fewer tasks favour stock.
+    tasks: [u64; 2],
+    workers: u64,
+    loaded: bool,
+}
+
+impl Suite {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Zero => "zero",
+            Self::Graphs => "graphs",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// What is varied.
+    fn axis(self) -> &'static str {
+        match self {
+            Self::Zero => "workers",
+            Self::Graphs => "tasks",
+            Self::Latency => "load",
+        }
+    }
+
+    /// Shape and number of graphs in a file.
+    fn graphs(self) -> (&'static str, u64) {
+        match self {
+            Self::Zero => ("merge", 1),
+            Self::Graphs => ("independent", 1),
+            Self::Latency => ("independent", 300),
+        }
+    }
+
+    fn points(self, quick: bool) -> Vec<Point> {
+        let point = |x, tasks, workers| Point {
+            x,
+            tasks,
+            workers,
+            loaded: false,
+        };
+        match (self, quick) {
+            (Self::Zero, true) => {
+                vec![point(1, [1000, 10_000], 1), point(100, [1000, 10_000], 100)]
+            }
+            (Self::Zero, false) => [1, 10, 100, 1000]
+                .map(|workers| point(workers, [10_000, 100_000], workers))
+                .into(),
+            (Self::Graphs, true) => vec![point(10_000, [10_000; 2], 1)],
+            (Self::Graphs, false) => [10_000, 100_000, 1_000_000]
+                .map(|tasks| point(tasks, [tasks; 2], 1))
+                .into(),
+            (Self::Latency, _) => [false, true]
+                .map(|loaded| Point {
+                    loaded,
+                    ..point(u64::from(loaded), [1; 2], 10)
+                })
+                .into(),
+        }
+    }
+
+    /// Name of a figure (a path in what the load generator prints), how it is shown, and whether more is better.
+    pub(crate) fn figures(self) -> &'static [(&'static str, &'static str, bool)] {
+        match self {
+            Self::Zero => &[
+                (
+                    "/scheduler_cpu_us_per_task",
+                    "scheduler CPU, µs per task",
+                    false,
+                ),
+                ("/tasks_per_second", "tasks per second", true),
+                (
+                    "/scheduler_bytes_per_task",
+                    "scheduler memory, bytes per task",
+                    false,
+                ),
+                (
+                    "/release_cpu_us_per_task",
+                    "scheduler CPU to forget, µs per task",
+                    false,
+                ),
+                ("/ping_ms/p99", "ping during the graph, p99, ms", false),
+                ("/ping_ms/max", "ping during the graph, worst, ms", false),
+            ],
+            Self::Graphs => &[
+                ("/first_task_s", "submission to first task, s", false),
+                ("/registered_s", "submission to all registered, s", false),
+                (
+                    "/scheduler_cpu_us_per_task",
+                    "scheduler CPU, µs per task",
+                    false,
+                ),
+                (
+                    "/scheduler_bytes_per_task",
+                    "scheduler memory at rest, bytes per task",
+                    false,
+                ),
+                (
+                    "/peak_bytes_per_task",
+                    "scheduler memory at most, bytes per task",
+                    false,
+                ),
+            ],
+            Self::Latency => &[
+                (
+                    "/submit_to_result_ms/p50",
+                    "submission to result, p50, ms",
+                    false,
+                ),
+                (
+                    "/submit_to_result_ms/p99",
+                    "submission to result, p99, ms",
+                    false,
+                ),
+                (
+                    "/submit_to_result_ms/p999",
+                    "submission to result, p99.9, ms",
+                    false,
+                ),
+            ],
+        }
+    }
+}
+
+/// Runs a suite, prints a table, writes JSON and HTML.
+pub(crate) fn run(suite: Suite, options: &LoadOptions) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let bench = Bench {
+        suite,
+        scheduler: workspace::build_scheduler(options.profile)?,
+        load: workspace::build_load(options.profile)?,
+        folder: workspace::target_dir().join("bench"),
+        interrupt,
+    };
+    fs::create_dir_all(&bench.folder)?;
+    let pairs = if options.quick { 1 } else { options.pairs };
+    let mut points = Vec::new();
+    for release in &options.release {
+        let python = envs::ensure(release.environment())?;
+        for point in suite.points(options.quick) {
+            let runs = bench.point(*release, &python, &point, pairs)?;
+            report::print(suite, release.version(), suite.axis(), point.x, &runs);
+            points.push(json!({
+                "release": release.version(), "axis": suite.axis(), "x": point.x, "tasks": point.tasks, "pairs": runs,
+            }));
+        }
+    }
+    let record = json!({
+        "bench": suite.name(), "quick": options.quick, "machine": report::machine(), "points": points,
+    });
+    report::write(suite, &bench.folder, &record)
+}
+
+struct Bench {
+    suite: Suite,
+    scheduler: PathBuf,
+    load: PathBuf,
+    folder: PathBuf,
+    interrupt: Interrupt,
+}
+
+impl Bench {
+    fn point(
+        &self,
+        release: Release,
+        python: &Path,
+        point: &Point,
+        pairs: u32,
+    ) -> Result<Vec<Value>> {
+        let mut runs = Vec::new();
+        for pair in 0..pairs {
+            // Whoever runs first in a pair changes, so that a drift of the machine does not favour one.
+            let order = match pair % 2 {
+                0 => [Kind::Stock, Kind::Native],
+                _ => [Kind::Native, Kind::Stock],
+            };
+            let mut figures = Map::new();
+            for kind in order {
+                println!(
+                    "{} {} {} {}: pair {} of {pairs}, {}",
+                    self.suite.name(),
+                    release.version(),
+                    self.suite.axis(),
+                    point.x,
+                    pair + 1,
+                    kind.name()
+                );
+                let run = self
+                    .one_run(kind, release, python, point)
+                    .with_context(|| format!("{} scheduler", kind.name()))?;
+                figures.insert(kind.name().to_owned(), run);
+            }
+            runs.push(Value::Object(figures));
+        }
+        Ok(runs)
+    }
+
+    fn one_run(&self, kind: Kind, release: Release, python: &Path, point: &Point) -> Result<Value> {
+        let tasks = point.tasks[usize::from(kind == Kind::Native)];
+        let (shape, count) = self.suite.graphs();
+        let graph = self.graph(release, python, shape, tasks, count)?;
+        let plan = Plan {
+            kind,
+            binary: &self.scheduler,
+            python,
+            port: stock::free_port()?,
+            workers: 0,
+            threads: 1,
+            nanny: false,
+            folder: self.folder.join(kind.name()),
+        };
+        let mut cluster = plan.start(&self.interrupt)?;
+        let mut command = Command::new(&self.load);
+        command.arg(self.suite.name()).arg("--graph").arg(&graph);
+        command.args([
+            "--address",
+            &cluster.address,
+            "--release",
+            release.version(),
+        ]);
+        command.args(["--pid", &cluster.scheduler_id().to_string()]);
+        match self.suite {
+            Suite::Graphs => command.args(["--tasks", &tasks.to_string()]),
+            Suite::Zero | Suite::Latency => command.args(["--workers", &point.workers.to_string()]),
+        };
+        if point.loaded {
+            let load = self.graph(release, python, "merge", 2000, 1)?;
+            command.arg("--load").arg(load);
+        }
+        let mut load = Child::spawn("load generator", command.stdout(Stdio::piped()))?;
+        let stdout = load
+            .take_stdout()
+            .context("stdout was asked for as a pipe")?;
+        let status = load.wait(&self.interrupt)?;
+        cluster.check_alive()?;
+        if !status.success() {
+            bail!(
+                "the load generator ended with {status}; logs are in {}",
+                plan.folder.display()
+            );
+        }
+        let text = std::io::read_to_string(stdout)?;
+        cluster.stop()?;
+        serde_json::from_str(text.trim())
+            .with_context(|| format!("the load generator printed no JSON: {text}"))
+    }
+
+    /// A file with the encoded graphs; kept between runs.
+    fn graph(
+        &self,
+        release: Release,
+        python: &Path,
+        shape: &str,
+        tasks: u64,
+        count: u64,
+    ) -> Result<PathBuf> {
+        let name = format!("{shape}-{tasks}-{count}-{}.graph", release.version());
+        let file = self.folder.join(name);
+        if !file.is_file() {
+            let mut command = Command::new(python);
+            command.arg(workspace::root().join("benches/encode.py"));
+            command.args([shape, &tasks.to_string(), &count.to_string()]);
+            // Under another name first: an interrupted one must not be taken for whole.
+            let partial = file.with_extension("partial");
+            workspace::output_of(command.arg(&partial))?;
+            fs::rename(&partial, &file)?;
+        }
+        Ok(file)
+    }
+}

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use oxidask_scheduler_core::effect::ClientMsg;
 use oxidask_scheduler_core::event::Event;
-use oxidask_scheduler_core::ids::ClientId;
+use oxidask_scheduler_core::ids::{ClientId, Timestamp};
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::core_thread::CoreHandle;
 use crate::outbox::Outbox;
@@ -37,6 +37,8 @@ pub struct ClientConnection {
     pub outbox: Outbox<ClientMsg>,
     /// What the client may ask for.
     pub roles: crate::roles::Roles,
+    /// When it registered or its last heartbeat came.
+    pub last_seen: Mutex<Timestamp>,
 }
 
 /// All clients.

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxidask_wire::connection::{ConnectOptions, Connection, Security};
+use bytes::Bytes;
+use oxidask_wire::connection::{ConnectOptions, Connection, Opening, Security};
 use oxidask_wire::error::{ConnectError, ReadError, WriteError};
 use oxidask_wire::message::Message;
 use oxidask_wire::release::{Generation, Release};
@@ -268,6 +269,35 @@ impl PeerConnection {
         self.exchange(&Message::from_value(request)).await
     }
 
+    /// Sends a message and reads the beginning of the answer. The rest of it must be taken with
+    /// [`Self::piece`] before the connection is used for anything else. Only for peers of releases
+    /// from 2021.03.1 on.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn open(&mut self, request: &Value) -> Result<Opening, PeerError> {
+        self.write(&Message::from_value(request)).await?;
+        let opening = self.connection.reader.begin().await;
+        opening.map_err(|source| self.read_error(source))
+    }
+
+    /// Some more of the answer; nothing when it is at its end.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, PeerError> {
+        let piece = self.connection.reader.piece().await;
+        piece.map_err(|source| self.read_error(source))
+    }
+
+    /// What the answer in hand means if it cannot be read.
+    pub fn read_error(&self, source: impl Into<ReadError>) -> PeerError {
+        PeerError::Read {
+            address: Arc::clone(&self.address),
+            source: source.into(),
+        }
+    }
+
     /// Sends a message without waiting.
     ///
     /// # Errors
@@ -291,14 +321,9 @@ impl PeerConnection {
 
     async fn exchange(&mut self, message: &Message) -> Result<Value, PeerError> {
         self.write(message).await?;
-        let read_error = |source| PeerError::Read {
-            address: Arc::clone(&self.address),
-            source,
-        };
-        let answer = self.connection.read().await.map_err(read_error)?;
-        answer
-            .value()
-            .map_err(|error| read_error(ReadError::Decode(error)))
+        let answer = self.connection.read().await;
+        let answer = answer.map_err(|source| self.read_error(source))?;
+        answer.value().map_err(|source| self.read_error(source))
     }
 
     async fn write(&mut self, message: &Message) -> Result<(), PeerError> {

@@ -3,7 +3,49 @@
 
 use std::collections::BTreeSet;
 
+use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
+
+use crate::context::Context;
+
+/// The packages that a worker told when it registered, or else a client; of one with this release if
+/// there is any.
+pub fn packages_of_a_peer(context: &Context, release: Release) -> Option<Value> {
+    let workers = context.workers.all();
+    let clients = context.clients.connected();
+    let of_workers = workers.iter().map(|w| (w.release, &w.versions));
+    let of_clients = clients
+        .iter()
+        .filter_map(|client| client.connection.as_ref())
+        .map(|connection| (connection.release, &connection.versions));
+    let mut peers: Vec<_> = of_workers
+        .chain(of_clients)
+        .filter_map(|(release, versions)| Some((release, versions.get("packages")?)))
+        .filter(|(_, packages)| packages.as_map().is_some())
+        .collect();
+    // Stable: workers stay before clients.
+    peers.sort_by_key(|(of_peer, _)| *of_peer != release);
+    peers.first().map(|(_, packages)| (*packages).clone())
+}
+
+/// The machine that the scheduler runs on, under stock's names.
+pub fn host() -> Value {
+    let variable = |name| std::env::var(name).unwrap_or_else(|_| "None".to_owned());
+    let byteorder = if cfg!(target_endian = "little") {
+        "little"
+    } else {
+        "big"
+    };
+    Value::map([
+        ("python", Value::Nil),
+        ("python-bits", 64.into()),
+        ("OS", std::env::consts::OS.into()),
+        ("machine", std::env::consts::ARCH.into()),
+        ("byteorder", byteorder.into()),
+        ("LC_ALL", variable("LC_ALL").into()),
+        ("LANG", variable("LANG").into()),
+    ])
+}
 
 /// What a peer says of one package.
 fn version(versions: &Value, package: &str) -> String {

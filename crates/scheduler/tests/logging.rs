@@ -150,6 +150,22 @@ fn json_lines_hold_message_and_fields() {
 }
 
 #[test]
+fn clients_are_told_what_the_scheduler_logged_and_what_went_wrong_elsewhere() {
+    let (lines, buffer) = log(&[], || {
+        tracing::info!(target: "distributed.scheduler", "one");
+        tracing::info!(target: "distributed.core", "two");
+        tracing::warn!(target: "distributed.core", "three");
+    });
+    assert_eq!(lines.len(), 3);
+    let kept: Vec<String> = buffer
+        .newest(0.0, None)
+        .iter()
+        .filter_map(|line| line.text.rsplit(' ').next().map(str::to_owned))
+        .collect();
+    assert_eq!(kept, ["three", "one"]);
+}
+
+#[test]
 fn the_buffer_gives_the_newest_first_and_honours_start_and_limit() {
     let buffer = LogBuffer::new(Some(3), usize::MAX);
     for created in 1..=5_u8 {

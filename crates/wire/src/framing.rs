@@ -41,8 +41,8 @@ fn word(buf: &[u8], index: usize) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Prelude {
     /// Bytes before the first frame.
-    start: usize,
-    lengths: Vec<usize>,
+    pub(crate) start: usize,
+    pub(crate) lengths: Vec<usize>,
     /// Bytes including the prelude.
     pub(crate) total: usize,
 }
@@ -138,14 +138,24 @@ pub(crate) fn take_frames(buf: &mut BytesMut, prelude: &Prelude) -> Vec<Bytes> {
 
 /// Appends the lengths of `frames` to `out`.
 pub(crate) fn write_prelude(frames: &[Bytes], generation: Generation, out: &mut BytesMut) {
-    let words = 1 + frames.len();
+    write_lengths(frames.iter().map(Bytes::len), generation, out);
+}
+
+/// Appends these lengths of frames to `out`.
+pub(crate) fn write_lengths(
+    lengths: impl ExactSizeIterator<Item = usize> + Clone,
+    generation: Generation,
+    out: &mut BytesMut,
+) {
+    let words = 1 + lengths.len();
     if generation.has_total_length() {
-        let sum: usize = frames.iter().map(Bytes::len).sum();
-        out.extend_from_slice(&((words * WORD + sum) as u64).to_le_bytes());
+        let sum: usize = lengths.clone().fold(0, usize::saturating_add);
+        let total = sum.saturating_add(words * WORD);
+        out.extend_from_slice(&(total as u64).to_le_bytes());
     }
-    out.extend_from_slice(&(frames.len() as u64).to_le_bytes());
-    for frame in frames {
-        out.extend_from_slice(&(frame.len() as u64).to_le_bytes());
+    out.extend_from_slice(&(lengths.len() as u64).to_le_bytes());
+    for length in lengths {
+        out.extend_from_slice(&(length as u64).to_le_bytes());
     }
 }
 

@@ -107,3 +107,24 @@ def persisted_data_stays(client):
     persisted = client.persist(values)
     wait(persisted)
     assert client.gather(client.compute(persisted)) == [1, 2, 3, 4, 5]
+
+
+def rebalance_names_workers_that_are_there(client):
+    client.rebalance([], workers=list(client.ncores()))
+    with raises(KeyError):
+        client.rebalance(workers=["nobody"])
+
+
+def metadata_of_a_task_end_with_it(client):
+    future = client.submit(sum, [1, 2], pure=False)
+    future.result(timeout=20)
+    key = future.key
+    client.set_metadata([key, "mine"], 5)
+    assert client.get_metadata(key) == {"mine": 5}
+    future.release()
+    deadline = time.time() + 20
+    while client.get_metadata(key, None) is not None:
+        assert time.time() < deadline, "the metadata stay"
+        time.sleep(0.02)
+    client.set_metadata("no task", 1)
+    assert client.get_metadata("no task") == 1

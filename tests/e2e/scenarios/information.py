@@ -1,6 +1,7 @@
 """What a client can ask about the cluster."""
 
 import time
+import warnings
 
 from distributed import wait
 
@@ -41,10 +42,14 @@ def threads_of_workers(client):
 
 
 def versions_agree(client):
-    versions = client.get_versions(check=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        versions = client.get_versions(check=True)
     assert len(versions["workers"]) == 2
     assert versions["client"]["packages"]
     assert versions["scheduler"]["host"]
+    client.run_on_scheduler(int)
+    assert client.get_versions(check=True)["scheduler"]["packages"] == versions["client"]["packages"]
 
 
 def what_is_being_processed(client):
@@ -64,7 +69,9 @@ def the_call_stack_of_a_task(client):
 
 
 def logs_of_scheduler_and_workers(client):
-    assert isinstance(client.get_scheduler_logs(), (list, tuple, dict)) or client.get_scheduler_logs()
+    lines = [line[-1] for line in client.get_scheduler_logs(n=5)]
+    assert lines
+    assert all("distributed.scheduler" in line for line in lines), lines
     assert sorted(client.get_worker_logs()) == sorted(client.ncores())
 
 

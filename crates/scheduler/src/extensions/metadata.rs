@@ -1,5 +1,6 @@
 //! `Client.get_metadata` and `set_metadata`: a tree of user data by path.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use indexmap::IndexMap;
@@ -124,33 +125,97 @@ fn get_inside(mut value: &Value, path: &[Key]) -> Result<Value, LookupError> {
     Ok(value.clone())
 }
 
+/// Entries that are named like a task, whose end they share.
+#[derive(Debug, Default)]
+struct OfTasks {
+    keys: HashSet<Key>,
+    /// So many at the last look for those whose task is gone.
+    left: usize,
+}
+
+impl OfTasks {
+    /// Fewest entries that a look at all of them is worth.
+    const FEW: usize = 64;
+
+    /// Notes one; true when it is time to look at all.
+    fn add(&mut self, key: Key) -> bool {
+        self.keys.insert(key);
+        self.keys.len() >= Self::FEW && self.keys.len() > 2 * self.left
+    }
+}
+
 /// The ops of metadata.
 pub(crate) struct MetadataExtension {
     tree: Mutex<Node>,
+    of_tasks: Mutex<OfTasks>,
 }
 
 impl Default for MetadataExtension {
     fn default() -> Self {
         Self {
             tree: Mutex::new(root()),
+            of_tasks: Mutex::default(),
         }
     }
 }
 
 impl MetadataExtension {
-    async fn set(self: Arc<Self>, _: Arc<Context>, mut call: Call) -> Reply {
+    async fn set(self: Arc<Self>, context: Arc<Context>, mut call: Call) -> Reply {
         let path = path_of(&call)?;
-        if path.is_empty() {
+        let Some(name) = path.first().cloned() else {
             return Err(RpcError::value_error(
                 "set_metadata() needs at least one key",
             ));
-        }
+        };
+        self.drop_if_forgotten(&context, Some(&name)).await?;
         lock(&self.tree).set(&path, call.take("value"));
+        let asked = name.clone();
+        let of_task = context
+            .core
+            .query(move |state| state.task(&asked).is_some());
+        if of_task.await? && lock(&self.of_tasks).add(name) {
+            self.drop_if_forgotten(&context, None).await?;
+        }
         Ok(Value::Nil)
     }
 
-    async fn get(self: Arc<Self>, _: Arc<Context>, mut call: Call) -> Reply {
+    /// Drops the entry `name`, or all entries, if a task of that name was there when they were set
+    /// and is not any more. Done when it shows, so that forgetting a task costs nothing.
+    async fn drop_if_forgotten(
+        &self,
+        context: &Context,
+        name: Option<&Key>,
+    ) -> Result<(), RpcError> {
+        let suspects: Vec<Key> = {
+            let of_tasks = lock(&self.of_tasks);
+            match name {
+                Some(name) => of_tasks.keys.get(name).into_iter().cloned().collect(),
+                None => of_tasks.keys.iter().cloned().collect(),
+            }
+        };
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let forgotten = context.core.query(move |state| {
+            let gone = |key: &Key| state.task(key).is_none();
+            suspects.into_iter().filter(gone).collect::<Vec<_>>()
+        });
+        let forgotten = forgotten.await?;
+        let mut tree = lock(&self.tree);
+        let mut of_tasks = lock(&self.of_tasks);
+        for key in &forgotten {
+            of_tasks.keys.remove(key);
+            tree.entries().swap_remove(key);
+        }
+        if name.is_none() {
+            of_tasks.left = of_tasks.keys.len();
+        }
+        Ok(())
+    }
+
+    async fn get(self: Arc<Self>, context: Arc<Context>, mut call: Call) -> Reply {
         let path = path_of(&call)?;
+        self.drop_if_forgotten(&context, path.first()).await?;
         let found = lock(&self.tree).get(&path);
         match found {
             Ok(value) => Ok(value),

@@ -27,7 +27,7 @@ pub enum OnError {
 
 /// The op.
 pub async fn broadcast(context: Arc<Context>, mut call: Call) -> Reply {
-    let msg = call.take("msg");
+    let msg = message(&mut call);
     let workers = call.opt_texts("workers")?;
     let hosts = call.opt_texts("hosts")?;
     let nanny = call.flag("nanny", false);
@@ -47,9 +47,18 @@ pub async fn broadcast(context: Arc<Context>, mut call: Call) -> Reply {
     Ok(answers.into_iter().collect())
 }
 
+/// What is passed on. The workers answer with what the caller, not we, can read.
+fn message(call: &mut Call) -> Value {
+    let mut msg = call.take("msg");
+    if let Some(serializers) = &call.serializers {
+        msg.insert("serializers", serializers.clone());
+    }
+    msg
+}
+
 /// `proxy`: one worker.
 pub async fn proxy(context: Arc<Context>, mut call: Call) -> Reply {
-    let msg = call.take("msg");
+    let msg = message(&mut call);
     let worker = call.str("worker")?.to_owned();
     let targets = [Target::new(&context, &worker)];
     let answers = ask_all(&context, &targets, msg, false, OnError::Raise).await?;

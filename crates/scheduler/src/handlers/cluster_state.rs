@@ -15,7 +15,7 @@ use crate::handlers::broadcast::{OnError, all, ask_all};
 use crate::handlers::identity::{amounts, number, scheduler_identity};
 use crate::handlers::queries::{transition, versions};
 use crate::rpc::{Call, Reply, RpcError};
-use crate::workers::{WorkerEntry, WorkerTable};
+use crate::workers::WorkerEntry;
 
 /// Names of fields that are left out.
 type Exclude = Arc<[String]>;
@@ -53,12 +53,12 @@ async fn scheduler_state(
     let mut state = scheduler_identity(context, 0).await?;
     state.insert("status", "running");
     state.insert("thread_id", i64::from(std::process::id()));
-    let table = Arc::clone(&context.workers);
     let excluded = Arc::clone(&exclude);
+    let shared = Arc::clone(context);
     let parts = context.core.query(move |scheduler| {
         let dump = Dump {
             scheduler,
-            table: &table,
+            context: &shared,
             exclude: &excluded,
         };
         dump.parts()
@@ -81,7 +81,7 @@ async fn scheduler_state(
 
 struct Dump<'a> {
     scheduler: &'a Scheduler,
-    table: &'a WorkerTable,
+    context: &'a Context,
     exclude: &'a [String],
 }
 
@@ -220,7 +220,7 @@ impl Dump<'_> {
 
     fn worker(&self, worker: WorkerView<'_>) -> Value {
         let info = worker.info();
-        let entry = self.table.get(worker.id());
+        let entry = self.context.workers.get(worker.id());
         let live = |of: &dyn Fn(&WorkerEntry) -> Value| entry.as_deref().map_or(Value::Nil, of);
         let executing = worker.executing().iter().map(|(key, seconds)| {
             let task = self.scheduler.task(key).map(task_ref);
@@ -270,10 +270,13 @@ impl Dump<'_> {
     }
 
     fn client(&self, client: ClientView<'_>) -> Value {
+        let connection = self.context.clients.named(client.name());
+        let connection = connection.as_ref().and_then(|c| c.connection.as_ref());
+        let last_seen = connection.map_or(Value::Nil, |c| c.last_seen.lock().0.into());
         self.map([
             ("client_key", client.name().into()),
             ("wants_what", task_refs(client.wants_what())),
-            ("last_seen", Value::Nil),
+            ("last_seen", last_seen),
         ])
     }
 

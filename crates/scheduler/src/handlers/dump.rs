@@ -1,8 +1,8 @@
-//! `dump_cluster_state_to_url`: the cluster state written to a file of the scheduler's machine, in
-//! the two formats of stock.
+//! `dump_cluster_state_to_url`: the cluster state written to a file of the scheduler's machine, or with
+//! the help of Python to any URL, in the two formats of stock.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::Compression;
@@ -34,43 +34,77 @@ pub async fn dump_cluster_state_to_url(context: Arc<Context>, mut call: Call) ->
             )));
         }
     };
-    let mut path = match url.split_once("://") {
-        None => url,
-        Some(("file" | "local", path)) => path.to_owned(),
-        Some((scheme, _)) => {
-            return Err(RpcError::not_implemented(format!(
-                "this scheduler writes cluster dumps to local files only, not to {scheme}://"
-            )));
+    let url = match url.ends_with(suffix) {
+        true => url,
+        false => format!("{url}{suffix}"),
+    };
+    let release = call.caller.release;
+    let options = storage_options(&mut call);
+    let local = match url.split_once("://") {
+        None => Some(url.as_str()),
+        Some(("file" | "local", path)) => Some(path),
+        Some(_) => None,
+    };
+    let path = match local {
+        // Functions of clients may have changed the directory that paths are relative to.
+        Some(path)
+            if Path::new(path).is_absolute() || !context.python.has_session(release).await =>
+        {
+            PathBuf::from(path)
+        }
+        _ => {
+            let state = get_cluster_state(Arc::clone(&context), call).await?;
+            let data = in_background(move || write(Vec::new(), &state, format)).await;
+            let data = data.map_err(|error| RpcError::os_error(error.to_string()))?;
+            let url = local.unwrap_or(&url);
+            let written = context
+                .python
+                .write_file(release, url, data.into(), &options);
+            return Ok(written.await.map(|()| Value::Nil)?);
         }
     };
-    if !path.ends_with(suffix) {
-        path.push_str(suffix);
-    }
-    let path = PathBuf::from(path);
     // Opened first, so that a bad path is told before the work is done.
-    let file = std::fs::File::create(&path)
-        .map_err(|error| RpcError::os_error(format!("{}: {error}", path.display())))?;
-    call.args.remove("url");
+    let failed = |error| RpcError::os_error(format!("{}: {error}", path.display()));
+    let file = std::fs::File::create(&path).map_err(failed)?;
     let state = get_cluster_state(context, call).await?;
-    let written = tokio::task::spawn_blocking(move || write(file, &state, format)).await;
-    match written {
-        Ok(Ok(())) => Ok(Value::Nil),
-        Ok(Err(error)) => Err(RpcError::os_error(format!("{}: {error}", path.display()))),
-        Err(error) => Err(RpcError::runtime_error(error.to_string())),
+    let written = in_background(move || write(file, &state, format)?.sync_all());
+    written.await.map_err(failed)?;
+    Ok(Value::Nil)
+}
+
+/// Takes out what is not for us but for the file system of the URL.
+fn storage_options(call: &mut Call) -> Value {
+    call.args.remove("url");
+    call.args.remove("format");
+    let exclude = call.args.remove("exclude");
+    let options = std::mem::replace(&mut call.args, Value::Map(Vec::new()));
+    if let Some(exclude) = exclude {
+        call.args.insert("exclude", exclude);
+    }
+    options
+}
+
+/// Runs what computes for long, or waits for disks.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 
-fn write(file: std::fs::File, state: &Value, format: Format) -> std::io::Result<()> {
+fn write<W: Write>(file: W, state: &Value, format: Format) -> io::Result<W> {
     match format {
         Format::Msgpack => {
             let mut out = GzEncoder::new(file, Compression::default());
             out.write_all(&state.encode())?;
-            out.finish()?.sync_all()
+            out.finish()
         }
         Format::Yaml => {
-            let mut out = std::io::BufWriter::new(file);
-            serde_json::to_writer(&mut out, &printable(state)).map_err(std::io::Error::other)?;
-            out.flush()
+            let mut out = io::BufWriter::new(file);
+            serde_json::to_writer(&mut out, &printable(state)).map_err(io::Error::other)?;
+            out.into_inner().map_err(io::IntoInnerError::into_error)
         }
     }
 }

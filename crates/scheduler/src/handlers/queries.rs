@@ -11,6 +11,7 @@ use oxidask_wire::value::Value;
 
 use crate::context::Context;
 use crate::rpc::{Call, Reply, RpcError};
+use crate::versions;
 
 /// Addresses of the workers an argument names (addresses or names); nothing when it is missing.
 fn workers_of(context: &Context, call: &Call) -> Result<Option<Vec<Arc<str>>>, RpcError> {
@@ -199,57 +200,27 @@ pub fn transition(entry: &oxidask_scheduler_core::story::LogEntry) -> Value {
     ])
 }
 
-/// `versions`: what runs here. The scheduler has no Python; it names the release it speaks for, so
-/// that comparisons by clients make sense.
-pub async fn versions(_context: Arc<Context>, call: Call) -> Reply {
-    let release = call.caller.release.to_string();
-    let host = Value::map([
-        ("python", Value::Nil),
-        ("python-bits", 64.into()),
-        ("OS", std::env::consts::OS.into()),
-        ("machine", std::env::consts::ARCH.into()),
-        (
-            "byteorder",
-            if cfg!(target_endian = "little") {
-                "little"
-            } else {
-                "big"
-            }
-            .into(),
-        ),
-        (
-            "LC_ALL",
-            std::env::var("LC_ALL")
-                .unwrap_or_else(|_| "None".to_owned())
-                .into(),
-        ),
-        (
-            "LANG",
-            std::env::var("LANG")
-                .unwrap_or_else(|_| "None".to_owned())
-                .into(),
-        ),
-    ]);
-    let mut packages = vec![
-        ("python", Value::Nil),
-        ("dask", release.as_str().into()),
-        ("distributed", release.as_str().into()),
-        ("oxidask", env!("CARGO_PKG_VERSION").into()),
-    ];
-    packages.extend(
-        [
-            "msgpack",
-            "cloudpickle",
-            "tornado",
-            "toolz",
-            "numpy",
-            "pandas",
-            "lz4",
-        ]
-        .map(|name| (name, Value::Nil)),
-    );
+/// `versions`: packages of the Python that works for the scheduler. When none runs, those of a peer: the
+/// scheduler goes along with any, so that a comparison tells what peers have against each other.
+pub async fn versions(context: Arc<Context>, call: Call) -> Reply {
+    let release = call.caller.release;
+    let asked = call.opt_texts("packages")?.unwrap_or_default();
+    if let Some(versions) = context.python.versions(release, &asked).await {
+        return Ok(versions);
+    }
+    let packages = versions::packages_of_a_peer(&context, release);
+    let mut packages = packages.unwrap_or_else(|| {
+        let release = Value::from(release.to_string());
+        Value::map([("dask", release.clone()), ("distributed", release)])
+    });
+    for name in asked {
+        if packages.get(&name).is_none() {
+            packages.insert(&name, Value::Nil);
+        }
+    }
+    packages.insert("oxidask", env!("CARGO_PKG_VERSION"));
     Ok(Value::map([
-        ("host", host),
-        ("packages", Value::map(packages)),
+        ("host", versions::host()),
+        ("packages", packages),
     ]))
 }

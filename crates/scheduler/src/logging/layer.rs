@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use chrono::{Local, SecondsFormat};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -56,11 +56,13 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             Form::Json => json(&record, fields),
         };
         line.push('\n');
-        self.buffer.push(LogLine {
-            created: seconds(record.time),
-            level: level_name(record.level),
-            text: text.into(),
-        });
+        if is_kept(&name, record.level) {
+            self.buffer.push(LogLine {
+                created: seconds(record.time),
+                level: level_name(record.level),
+                text: text.into(),
+            });
+        }
         // Nobody can be told when stderr is closed.
         let _ = self
             .out
@@ -68,6 +70,12 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             .unwrap_or_else(PoisonError::into_inner)
             .write_all(line.as_bytes());
     }
+}
+
+/// Whether `get_logs` shall tell of it. Stock keeps the lines of its scheduler's logger alone; a warning
+/// of another part is worth more to those who ask than its absence would be.
+fn is_kept(name: &str, level: Level) -> bool {
+    name.starts_with("distributed.scheduler") || level <= Level::WARN
 }
 
 /// The message of an event and its further fields.

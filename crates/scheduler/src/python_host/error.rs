@@ -73,6 +73,9 @@ pub enum HostError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A function of our own raised; the error map that it answered with.
+    #[error("the Python host answered with an error")]
+    Answered(Value),
     /// The Python code raised.
     #[error("{}", .0.text)]
     Raised(Box<Raised>),
@@ -100,8 +103,10 @@ impl HostError {
     /// Stock's error message, if the Python code raised: a map with `status`, `exception`,
     /// `traceback`, `exception_text`, `traceback_text`.
     pub fn message(&self) -> Option<Value> {
-        let Self::Raised(raised) = self else {
-            return None;
+        let raised = match self {
+            Self::Raised(raised) => raised,
+            Self::Answered(map) => return Some(map.clone()),
+            _ => return None,
         };
         super::session::decode(raised.message.clone(), "").ok()
     }

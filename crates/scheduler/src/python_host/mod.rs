@@ -21,6 +21,7 @@ mod mirror;
 mod policies;
 mod pool;
 mod process;
+mod server;
 mod service;
 mod session;
 mod sessions;

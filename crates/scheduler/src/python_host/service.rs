@@ -30,7 +30,7 @@ const MAX_DELEGATE_ANSWER: usize = 8 << 30;
 
 /// The Python host of a running scheduler.
 pub struct PythonService {
-    host: PythonHost,
+    pub(super) host: PythonHost,
     peers: Arc<ConnectedPeers>,
     state: Arc<SchedulerState>,
     policies: UserPolicies,

@@ -154,6 +154,15 @@ impl Sessions {
                 .is_some_and(|all| !all.is_empty())
     }
 
+    /// Whether there is one for clients of `release`.
+    pub(super) async fn is_open(&self, release: Release) -> bool {
+        let slot = self.slots.lock().get(&release).cloned();
+        match slot {
+            Some(slot) => slot.lock().await.as_ref().is_some_and(|s| s.is_open()),
+            None => false,
+        }
+    }
+
     /// Ends all of them.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);

@@ -19,6 +19,7 @@ const MODULES: &[(&str, &str)] = &[
     ("plugins", include_str!("python/plugins.py")),
     ("shell", include_str!("python/shell.py")),
     ("preloads", include_str!("python/preloads.py")),
+    ("server", include_str!("python/server.py")),
     ("session", include_str!("python/session.py")),
     ("delegate", include_str!("python/delegate.py")),
 ];

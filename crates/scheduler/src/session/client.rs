@@ -14,10 +14,12 @@ use oxidask_wire::error::{DecodeError, ReadError};
 use oxidask_wire::message::client::ToClient;
 use oxidask_wire::message::{Item, Message};
 use oxidask_wire::value::Value;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::{Pace, release_of, stimulus};
 use crate::clients::{ClientConnection, ClientEntry};
+use crate::clock;
 use crate::context::Context;
 use crate::graph_intake;
 use crate::handlers::restart::{Restart, restart_then_tell};
@@ -82,6 +84,7 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
         peer: Arc::clone(&call.caller.address),
         roles: call.caller.roles,
         outbox,
+        last_seen: Mutex::new(clock::now()),
     };
     let client = context.clients.connect(&context.core, &name, connection);
     tracing::info!(target: "distributed.core", "Starting established connection to {}", call.caller.address);
@@ -249,13 +252,14 @@ fn refuse(client: &ClientEntry, item: &Item<'_>) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Clients from 2025.4.0 on are told how often to say that they live.
+/// Notes that the client lives. Clients from 2025.4.0 on are told how often to say that they live.
 fn heartbeat(context: &Context, client: &ClientEntry) {
     const ADJUSTABLE: oxidask_wire::release::Release =
         oxidask_wire::release::Release::new(2025, 4, 0);
     let Some(connection) = &client.connection else {
         return;
     };
+    *connection.last_seen.lock() = clock::now();
     if connection.release >= ADJUSTABLE {
         let clients = context.clients.connected().len();
         let interval = 10.0 * crate::workers::heartbeat_interval(clients);

@@ -10,6 +10,7 @@ use oxidask_wire::rpc::Request;
 
 use super::{Origin, caller, client, feed, nanny, status, worker};
 use crate::context::Context;
+use crate::handlers::gather;
 use crate::rpc::{self, Call, RpcError};
 use crate::traffic::PeerKind;
 
@@ -136,8 +137,21 @@ async fn answer(
     writer: &mut Writer,
 ) -> Next {
     let (reply, close) = (request.reply, request.close || request.op == "close");
+    let forwards = request.op == "gather" && reply && !writer.generation().is_path_based();
     let call = into_call(request, context, origin);
     let answer = match origin.check(&call.op) {
+        Ok(()) if forwards && !context.settings.blocked_handlers.contains(&*call.op) => {
+            return match gather::forward(Arc::clone(context), call, writer).await {
+                Ok(bytes) => {
+                    context.traffic.sent(PeerKind::Request, bytes);
+                    if close { Next::End } else { Next::Request }
+                }
+                Err(error) => {
+                    tracing::warn!(target: "distributed.scheduler", "gather for {origin} failed: {error}");
+                    Next::End
+                }
+            };
+        }
         Ok(()) => rpc::answer(context, call, reader).await,
         Err(error) => {
             let limit = context.settings.max_error_length;

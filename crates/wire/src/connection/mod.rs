@@ -28,7 +28,7 @@ pub use accept::AcceptPolicy;
 pub use address::{Address, Scheme};
 pub use connect::ConnectOptions;
 pub use memory::PeerMemory;
-pub use reader::Reader;
+pub use reader::{Opening, Reader};
 pub use socket::{SocketOptions, configure};
 pub use tls::{Security, TlsOptions, TlsServer, TlsVersion};
 pub use websocket::{WebSocket, websocket_answer};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{BoxRead, Limits};
@@ -29,6 +29,17 @@ pub struct Reader {
     limits: Limits,
     /// Read while the peer's protocol was found out; comes first.
     unread: Option<Message>,
+    /// Bytes of the message that [`Self::begin`] began, not yet given away.
+    rest: usize,
+}
+
+/// The beginning of a message whose further frames are read piece by piece ([`Reader::begin`]).
+#[derive(Debug)]
+pub struct Opening {
+    /// The first frame: msgpack, with markers.
+    pub body: Bytes,
+    /// Lengths of the frames behind it.
+    pub lengths: Vec<usize>,
 }
 
 impl fmt::Debug for Reader {
@@ -50,6 +61,7 @@ impl Reader {
             generation,
             limits,
             unread: None,
+            rest: 0,
         }
     }
 
@@ -126,7 +138,7 @@ impl Reader {
         }
         let frames = take_frames(&mut self.buf, &prelude);
         // 2021.03.0 alone has the new framing and the old messages, whose first frame is empty.
-        if self.generation == Generation::M3 && frames.first().is_some_and(bytes::Bytes::is_empty) {
+        if self.generation == Generation::M3 && frames.first().is_some_and(Bytes::is_empty) {
             self.generation = Generation::M2;
         }
         let message = if self.generation.is_path_based() {
@@ -135,6 +147,64 @@ impl Reader {
             Message::from_frames(frames.into_iter())?
         };
         Ok(Some(message))
+    }
+
+    /// The first frame of the next message, and the lengths of the others, which are left where they
+    /// are: [`Self::piece`] reads them. Of the limits, the number of bytes counts for the first frame
+    /// alone. Only for peers of releases from 2021.03.1 on.
+    pub async fn begin(&mut self) -> Result<Opening, ReadError> {
+        if self.rest > 0 || self.unread.is_some() || self.prelude.is_some() {
+            return Err(ReadError::Framing("another message is being read"));
+        }
+        let limits = Limits {
+            max_message: usize::MAX,
+            ..self.limits
+        };
+        let mut prelude = loop {
+            match parse(&self.buf, self.generation, &limits)? {
+                Parsed::Need(bytes) => self.fill(bytes).await?,
+                Parsed::Prelude(prelude) => break prelude,
+            }
+        };
+        let length = prelude.lengths.first().copied().unwrap_or_default();
+        if length > self.limits.max_message {
+            return Err(ReadError::TooLarge {
+                announced: length as u64,
+                unit: "bytes",
+                limit: self.limits.max_message as u64,
+            });
+        }
+        let wanted = prelude.start.saturating_add(length);
+        while self.buf.len() < wanted {
+            self.fill(wanted).await?;
+        }
+        self.rest = prelude.total - wanted;
+        self.wanted = 0;
+        self.buf.advance(prelude.start);
+        let body = Bytes::copy_from_slice(&self.buf[..length]);
+        self.buf.advance(length);
+        prelude.lengths.remove(0);
+        Ok(Opening {
+            body,
+            lengths: prelude.lengths,
+        })
+    }
+
+    /// Some of the bytes that follow in the message begun; nothing when it is at its end. At most
+    /// [`CHUNK`] bytes are held for it.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, ReadError> {
+        if self.rest == 0 {
+            return Ok(None);
+        }
+        if self.buf.is_empty() {
+            match self.fill(self.rest.min(CHUNK)).await {
+                Err(ReadError::Closed) => return Err(ReadError::Cut),
+                other => other?,
+            }
+        }
+        let length = self.buf.len().min(self.rest);
+        self.rest -= length;
+        Ok(Some(self.buf.split_to(length).freeze()))
     }
 
     /// Waits for more bytes; `wanted` in the buffer would be enough.

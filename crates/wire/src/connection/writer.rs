@@ -9,7 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::BoxWrite;
 use crate::error::WriteError;
-use crate::framing::write_prelude;
+use crate::framing::{write_lengths, write_prelude};
 use crate::legacy;
 use crate::message::Message;
 use crate::release::Generation;
@@ -135,6 +135,24 @@ impl Writer {
         }
     }
 
+    /// Queues the beginning of a message: its first frame, and the lengths of those behind it, whose
+    /// bytes the caller sends with [`Self::send_piece`]. Only for peers of releases from 2021.03.1 on.
+    pub fn begin(&mut self, body: &Bytes, lengths: &[usize]) {
+        let all: Vec<usize> = [body.len()]
+            .into_iter()
+            .chain(lengths.iter().copied())
+            .collect();
+        write_lengths(all.iter().copied(), self.generation, &mut self.tail);
+        self.tail.extend_from_slice(body);
+    }
+
+    /// Writes bytes of the message begun, and what is queued before them.
+    pub async fn send_piece(&mut self, piece: Bytes) -> Result<(), WriteError> {
+        self.close_tail();
+        self.queue.push_back(piece);
+        self.flush().await
+    }
+
     /// Queues and writes a message.
     pub async fn send(&mut self, message: &Message) -> Result<(), WriteError> {
         self.feed(message)?;
@@ -146,5 +164,74 @@ impl Writer {
         self.flush().await?;
         self.io.shutdown().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::{Limits, Reader};
+    use crate::error::ReadError;
+
+    const BIG: usize = 3_000_000;
+
+    /// A message with one large and one small frame, as it travels.
+    fn frames() -> [Bytes; 3] {
+        let large: Vec<u8> = (0..BIG).map(|n| (n % 251) as u8).collect();
+        [Bytes::from_static(b"\x80"), large.into(), "end".into()]
+    }
+
+    #[tokio::test]
+    async fn a_message_can_be_passed_on_in_pieces() {
+        let (first, second) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
+        let frames = frames();
+        let sent = frames.clone();
+        let source = tokio::spawn(async move {
+            let mut writer = Writer::over(first.0, Generation::M3);
+            writer.send_frames(&sent).await.expect("sent");
+            writer.send_frames(&sent[..1]).await.expect("sent");
+        });
+        let relay = tokio::spawn(async move {
+            // Far less than the message has.
+            let limits = Limits {
+                max_message: 1000,
+                ..Limits::default()
+            };
+            let mut reader = Reader::over(first.1, Generation::M3, limits);
+            let mut writer = Writer::over(second.0, Generation::M3);
+            let opening = reader.begin().await.expect("begun");
+            assert_eq!(opening.lengths, [BIG, 3]);
+            writer.begin(&opening.body, &opening.lengths);
+            while let Some(piece) = reader.piece().await.expect("read") {
+                assert!(piece.len() <= 1 << 17, "{} bytes at once", piece.len());
+                writer.send_piece(piece).await.expect("written");
+            }
+            let next = reader.read().await.expect("the next message");
+            assert_eq!(next.body(), &frames[0]);
+            frames
+        });
+        let mut sink = Reader::over(second.1, Generation::M3, Limits::default());
+        let opening = sink.begin().await.expect("begun");
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = sink.piece().await.expect("read") {
+            bytes.extend_from_slice(&piece);
+        }
+        source.await.expect("source");
+        let frames = relay.await.expect("relay");
+        assert_eq!(opening.body, frames[0]);
+        assert!(bytes[..BIG] == frames[1] && bytes[BIG..] == frames[2]);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_ends_early_is_noticed() {
+        let (source, sink) = tokio::io::duplex(1 << 16);
+        let mut writer = Writer::over(source, Generation::M3);
+        writer.begin(&Bytes::from_static(b"\x80"), &[10]);
+        writer.send_piece("1234".into()).await.expect("sent");
+        drop(writer);
+        let mut reader = Reader::over(sink, Generation::M3, Limits::default());
+        reader.begin().await.expect("begun");
+        assert_eq!(reader.piece().await.expect("some"), Some("1234".into()));
+        assert!(matches!(reader.piece().await, Err(ReadError::Cut)));
     }
 }

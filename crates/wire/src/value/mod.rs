@@ -61,6 +61,26 @@ impl Value {
         }
     }
 
+    /// Moves the frames that unbound markers in this value name by so many places, for a message whose
+    /// frames are to stand behind those of others.
+    pub fn shift_markers(&mut self, by: usize) {
+        match self {
+            Self::Array(items) => items.iter_mut().for_each(|item| item.shift_markers(by)),
+            Self::Map(entries) => {
+                if let [(Self::Str(name), Self::Int(index))] = entries.as_mut_slice()
+                    && is_marker(name)
+                    && *index > 0
+                {
+                    *index = index.saturating_add(i64::try_from(by).unwrap_or(i64::MAX));
+                    return;
+                }
+                let values = entries.iter_mut().map(|(_, value)| value);
+                values.for_each(|value| value.shift_markers(by));
+            }
+            _ => {}
+        }
+    }
+
     /// msgpack of a value that contains no payload; a payload becomes nil.
     pub fn encode(&self) -> Bytes {
         let mut writer = crate::msgpack::Writer::new();

@@ -16,6 +16,7 @@ import threading
 
 from .frames import take_over_stdio
 from .serve import answer, die_with_parent
+from .server import start_sampling
 
 # Seconds that the native scheduler may take for one question.
 PATIENCE = 300
@@ -223,6 +224,7 @@ class Session:
         serializers = header.get("serializers")
         await self._told_all()
         try:
+            start_sampling()
             parts = self._load(header, frames)
             message = await self._call(parts, header.get("wait", True))
             reply = {"status": "OK"}, encode_message(message, serializers)

@@ -111,8 +111,12 @@ def persisted_data_stays(client):
 
 def rebalance_names_workers_that_are_there(client):
     client.rebalance([], workers=list(client.ncores()))
-    with raises(KeyError):
+    try:
         client.rebalance(workers=["nobody"])
+    except KeyError as error:
+        assert "nobody" in str(error)
+    else:
+        raise AssertionError("a worker that is not there was accepted")
 
 
 def metadata_of_a_task_end_with_it(client):

@@ -14,11 +14,13 @@ use super::service::PythonService;
 use super::session::Function;
 use super::source::BUNDLE;
 
+/// Bytes that an answer about Python itself may have.
+const MAX_ANSWER: usize = 256 << 20;
 /// For answers about Python itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl PythonHost {
-    /// A function of `server.py`; its result is passed on unread.
+    /// A function of `server.py`.
     async fn call(
         &self,
         name: &str,
@@ -33,16 +35,19 @@ impl PythonHost {
                 ("args", Object::Tuple(args).pickle()),
             ],
             wait: true,
-            // A form that clients of every release read, whatever else they accept.
-            serializers: Some(Value::array(["msgpack"])),
+            serializers: None,
             interval: Value::Nil,
         };
         let session = self.sessions.get(self, release).await?;
         let mut answer = session.run_function(function, timeout).await?;
-        match answer.remove("result") {
-            Some(result) => Ok(result),
-            None => Err(HostError::Answered(answer)),
-        }
+        let packed = match answer.remove("result") {
+            Some(Value::Bin(packed)) => Ok(Some(packed)),
+            Some(Value::Payload(packed)) => packed.as_plain_bytes(MAX_ANSWER),
+            _ => return Err(HostError::Answered(answer)),
+        };
+        packed
+            .and_then(|packed| Value::decode(&packed.unwrap_or_default()))
+            .map_err(|error| HostError::garbage("server.py", error))
     }
 }
 

@@ -1,8 +1,11 @@
 """What stock's scheduler is besides its state: a Python program with packages, a profile, and a current
-directory. Called by name (`server.rs`), like functions of clients.
+directory. Called by name (`server.rs`), like functions of clients; what is returned is msgpack, which
+releases do not wrap differently.
 """
 
 import threading
+
+import msgpack
 
 _history = None
 
@@ -31,14 +34,14 @@ def profile(start, stop):
     """Where this process spent its time between two points in time (seconds since 1970, or None)."""
     from distributed.profile import get_profile
 
-    return get_profile(_history or (), start=start, stop=stop)
+    return _pack(get_profile(_history or (), start=start, stop=stop))
 
 
 def versions(packages):
     """Versions as stock's scheduler would tell them if it ran here."""
     from distributed.versions import get_versions
 
-    return get_versions(packages)
+    return _pack(get_versions(packages))
 
 
 def write_file(url, data, options):
@@ -46,8 +49,13 @@ def write_file(url, data, options):
     if "://" not in url:
         with open(url, "wb") as file:
             file.write(data)
-        return
-    import fsspec
+    else:
+        import fsspec
 
-    with fsspec.open(url, mode="wb", **options) as file:
-        file.write(data)
+        with fsspec.open(url, mode="wb", **options) as file:
+            file.write(data)
+    return _pack(None)
+
+
+def _pack(value):
+    return msgpack.packb(value, use_bin_type=True)

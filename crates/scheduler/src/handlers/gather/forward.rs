@@ -7,6 +7,7 @@ use oxidask_key::Key;
 use oxidask_wire::connection::Writer;
 use oxidask_wire::error::WriteError;
 use oxidask_wire::message::Message;
+use oxidask_wire::value::Value;
 
 use super::search::Part;
 use super::{answer, find, missing, order};
@@ -91,7 +92,6 @@ mod tests {
     use super::super::search::Frames;
     use super::*;
     use oxidask_wire::payload::Payload;
-    use oxidask_wire::value::Value;
 
     /// The answer of a worker with these results.
     fn part(results: &[(&str, &str)]) -> Part {

@@ -5,10 +5,11 @@ use oxidask_scheduler_core::effect::{ComputeTask, WorkerMsg};
 use oxidask_wire::message::worker::{self as wire, RunSpec, ToWorker};
 
 /// The message that tells a worker what the core wants; nothing when what is to be run is not
-/// what the graph intake stored (a bug, which is logged).
-pub(super) fn message(effect: &WorkerMsg) -> Option<ToWorker<'_>> {
+/// what the graph intake stored (a bug, which is logged). Tasks go out as `computing`, whatever
+/// caused it.
+pub(super) fn message<'a>(effect: &'a WorkerMsg, computing: &'a str) -> Option<ToWorker<'a>> {
     Some(match effect {
-        WorkerMsg::ComputeTask(task) => ToWorker::ComputeTask(compute_task(task)?),
+        WorkerMsg::ComputeTask(task) => ToWorker::ComputeTask(compute_task(task, computing)?),
         WorkerMsg::FreeKeys { keys, stimulus_id } => ToWorker::FreeKeys { keys, stimulus_id },
         WorkerMsg::RemoveReplicas { keys, stimulus_id } => {
             ToWorker::RemoveReplicas { keys, stimulus_id }
@@ -48,7 +49,7 @@ pub(super) fn message(effect: &WorkerMsg) -> Option<ToWorker<'_>> {
     })
 }
 
-fn compute_task(task: &ComputeTask) -> Option<wire::ComputeTask<'_>> {
+fn compute_task<'a>(task: &'a ComputeTask, computing: &'a str) -> Option<wire::ComputeTask<'a>> {
     let Some(run_spec) = task.run_spec.get::<RunSpec>() else {
         tracing::error!("bug: task {} has a run spec of an unknown kind", task.key);
         return None;
@@ -69,6 +70,6 @@ fn compute_task(task: &ComputeTask) -> Option<wire::ComputeTask<'_>> {
             .and_then(|annotations| annotations.get::<Bytes>())
             .map(|map| &map[..]),
         span_id: task.span_id.as_deref(),
-        stimulus_id: &task.stimulus_id,
+        stimulus_id: computing,
     })
 }

@@ -272,12 +272,12 @@ fn our_options_and_some_of_stock_reach_the_configuration() {
     .args;
     assert_eq!(args.python_host, Some(PythonHostMode::Delegated));
     assert_eq!(args.log_format, Some(LogFormat::Json));
+    let mut config = Config::defaults();
+    args.apply(&mut config).expect("checked values");
     assert_eq!(
         config.str("oxidask.scheduler.record").as_deref(),
         Some("events.rec")
     );
-    let mut config = Config::defaults();
-    args.apply(&mut config).expect("checked values");
     assert_eq!(
         config.str("oxidask.python-host.mode").as_deref(),
         Some("delegated")

@@ -91,8 +91,13 @@ impl Sim {
             nthreads: nthreads as u32,
             memory_limit: 4 << 30,
             status: WorkerStatus::Running,
-            resources: vec![("GPU".into(), if number % 2 == 0 { 1.0 } else { 0.0 })],
-            nanny: (number % 3 == 0).then(|| format!("tcp://nanny:{number}").into()),
+            resources: vec![(
+                "GPU".into(),
+                if number.is_multiple_of(2) { 1.0 } else { 0.0 },
+            )],
+            nanny: number
+                .is_multiple_of(3)
+                .then(|| format!("tcp://nanny:{number}").into()),
             ..WorkerInfo::default()
         };
         let worker = SimWorker::new(id, address.clone(), nthreads);

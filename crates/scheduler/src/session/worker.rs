@@ -205,12 +205,7 @@ fn feed(
     match item {
         Outgoing::Core(effects) => {
             for chunk in effects.chunks(MAX_BATCH) {
-                // Under this name workers' stories tell where their tasks came from.
-                let computing = stimulus("compute-task");
-                let messages = chunk.iter();
-                let batch: Vec<ToWorker<'_>> = messages
-                    .filter_map(|effect| outgoing::message(effect, &computing))
-                    .collect();
+                let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
                 feed_message(traffic, writer, &dialect.encode_worker_batch(&batch));
             }
             false

@@ -5,11 +5,10 @@ use oxidask_scheduler_core::effect::{ComputeTask, WorkerMsg};
 use oxidask_wire::message::worker::{self as wire, RunSpec, ToWorker};
 
 /// The message that tells a worker what the core wants; nothing when what is to be run is not
-/// what the graph intake stored (a bug, which is logged). Tasks go out as `computing`, whatever
-/// caused it.
-pub(super) fn message<'a>(effect: &'a WorkerMsg, computing: &'a str) -> Option<ToWorker<'a>> {
+/// what the graph intake stored (a bug, which is logged).
+pub(super) fn message(effect: &WorkerMsg) -> Option<ToWorker<'_>> {
     Some(match effect {
-        WorkerMsg::ComputeTask(task) => ToWorker::ComputeTask(compute_task(task, computing)?),
+        WorkerMsg::ComputeTask(task) => ToWorker::ComputeTask(compute_task(task)?),
         WorkerMsg::FreeKeys { keys, stimulus_id } => ToWorker::FreeKeys { keys, stimulus_id },
         WorkerMsg::RemoveReplicas { keys, stimulus_id } => {
             ToWorker::RemoveReplicas { keys, stimulus_id }
@@ -49,7 +48,7 @@ pub(super) fn message<'a>(effect: &'a WorkerMsg, computing: &'a str) -> Option<T
     })
 }
 
-fn compute_task<'a>(task: &'a ComputeTask, computing: &'a str) -> Option<wire::ComputeTask<'a>> {
+fn compute_task(task: &ComputeTask) -> Option<wire::ComputeTask<'_>> {
     let Some(run_spec) = task.run_spec.get::<RunSpec>() else {
         tracing::error!("bug: task {} has a run spec of an unknown kind", task.key);
         return None;
@@ -70,6 +69,6 @@ fn compute_task<'a>(task: &'a ComputeTask, computing: &'a str) -> Option<wire::C
             .and_then(|annotations| annotations.get::<Bytes>())
             .map(|map| &map[..]),
         span_id: task.span_id.as_deref(),
-        stimulus_id: computing,
+        stimulus_id: &task.stimulus_id,
     })
 }

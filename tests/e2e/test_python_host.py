@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from harness.waiting import wait_for
+from scenarios.plugins import PRELOAD
 
 pytestmark = pytest.mark.native_only
 
@@ -88,3 +89,40 @@ def test_host_processes_end_with_the_scheduler(new_cluster, release):
     cluster.start("python_host.is_busy_for_ever")
     os.kill(cluster.scheduler.popen.pid, signal.SIGKILL)
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the end of the host process")
+
+
+@pytest.mark.parametrize("release", ["2022.12.0", "2026.8.0"])
+def test_plugins(new_cluster, release):
+    cluster = new_cluster(release, workers=1)
+    workers = [cluster.run("plugins.plugins_are_told")]
+    passing = cluster.add_worker().wait_until_registered()
+    passing.stop()
+    cluster.run("plugins.workers_are_told_of", workers)
+    cluster.run("plugins.plugins_survive_their_process")
+    cluster.run("plugins.plugins_are_taken_out")
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_plugins_choose_workers_to_close(new_cluster, release):
+    cluster = new_cluster(release, workers=2)
+    cluster.run("plugins.plugins_are_registered")
+    cluster.add_worker(name="kept").wait_until_registered()
+    cluster.run("plugins.plugins_choose_workers_to_close")
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_plugins_without_python(new_cluster, release):
+    cluster = new_cluster(release, workers=1, options=["--python-host", "off"])
+    cluster.run("plugins.plugins_need_python")
+
+
+@pytest.mark.parametrize("release", ["2022.12.0", "2026.8.0"])
+def test_preloads(new_cluster, release, tmp_path):
+    module = tmp_path / "greeting_preload.py"
+    module.write_text(PRELOAD)
+    options = ["--preload", str(module), "--greeting", "hello"]
+    cluster = new_cluster(release, workers=1, options=options)
+    assert list(cluster.run("plugins.preloads_are_set_up")) == ["hello", 1]
+    cluster.scheduler.signal(signal.SIGTERM)
+    cluster.scheduler.wait(30)
+    assert (cluster.folder / "torn-down").read_text() == "hello"

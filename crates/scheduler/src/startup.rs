@@ -173,7 +173,7 @@ async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError
     tracing::info!(target: "distributed.scheduler", "{RULE}");
     let running = start(args, config).await?;
     let context = &running.context;
-    if let Err(error) = context.python.preload(&context.config).await {
+    if let Err(error) = context.python.start_preloads(&context.config).await {
         shutdown::close(running, "preload-failed").await;
         return Err(error.into());
     }
@@ -286,6 +286,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     // Before anybody connects, as in stock.
     let loaded = context.python.load_policies().await;
     loaded.map_err(StartError::Policies)?;
+    context.python.import_preloads(&config).await?;
     let mut tasks = tokio::task::JoinSet::new();
     let pages = pages(&context, args, watch, &mut tasks);
     accept(

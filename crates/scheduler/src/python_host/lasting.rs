@@ -117,12 +117,11 @@ impl PythonHost {
         Ok(())
     }
 
-    /// Loads preload modules and runs their `dask_setup`; `request` has `names` and `argv`.
+    /// Imports preload modules; `request` has `names` and `argv`.
     ///
     /// # Errors
-    /// See [`PreloadError`]. A `dask_setup` that raises is logged and keeps nothing from starting, as
-    /// in stock.
-    pub(super) async fn preload(
+    /// See [`PreloadError`].
+    pub(super) async fn import_preloads(
         &self,
         modules: String,
         request: Value,
@@ -134,17 +133,34 @@ impl PythonHost {
         let release = self.home().await.map_err(failed)?;
         let session = self.sessions.get(self, release).await.map_err(failed)?;
         let timeout = self.config.function_timeout;
-        let asked = session.ask("preload", request.clone(), Vec::new(), timeout);
+        let asked = session.ask("import_preloads", request.clone(), Vec::new(), timeout);
         let (answer, _) = asked.await.map_err(failed)?;
         if let Some(usage) = answer.get("usage").and_then(Value::as_str) {
             return Err(PreloadError::Usage(usage.to_owned()));
         }
-        if let Some(code) = answer.get("exit").and_then(Value::as_i64) {
-            return Err(PreloadError::Exit(code));
-        }
+        exit_status(&answer)?;
         self.sessions.keep(release, Lasting::Preloads(request));
         self.pool.renew();
         Ok(())
+    }
+
+    /// Runs `dask_setup` of imported preload modules; returns when it has ended, or waits for
+    /// something.
+    ///
+    /// # Errors
+    /// See [`PreloadError`]. A `dask_setup` that raises is logged and keeps nothing from starting, as
+    /// in stock.
+    pub(super) async fn start_preloads(&self, modules: String) -> Result<(), PreloadError> {
+        let failed = |source| PreloadError::Host {
+            modules: modules.clone(),
+            source,
+        };
+        let release = self.home().await.map_err(failed)?;
+        let session = self.sessions.get(self, release).await.map_err(failed)?;
+        let (fields, timeout) = (Value::Map(Vec::new()), self.config.function_timeout);
+        let asked = session.ask("start_preloads", fields, Vec::new(), timeout);
+        let (answer, _) = asked.await.map_err(failed)?;
+        exit_status(&answer)
     }
 
     /// The release of `distributed` in the Python of our own processes.
@@ -290,8 +306,16 @@ impl PythonHost {
                 }
                 Lasting::Preloads(request) => {
                     let timeout = self.config.function_timeout;
-                    let asked = session.ask("preload", request.clone(), Vec::new(), timeout);
-                    asked.await.map(|(answer, _)| answer)
+                    let asked =
+                        session.ask("import_preloads", request.clone(), Vec::new(), timeout);
+                    match asked.await {
+                        Ok(_) => {
+                            let fields = Value::Map(Vec::new());
+                            let asked = session.ask("start_preloads", fields, Vec::new(), timeout);
+                            asked.await.map(|(answer, _)| answer)
+                        }
+                        Err(error) => Err(error),
+                    }
                 }
             };
             if let Err(error) = outcome {
@@ -315,6 +339,14 @@ impl PythonHost {
                 tracing::error!("the Python host was not started again: {error}");
             }
         });
+    }
+}
+
+/// An error when a module ended its process.
+fn exit_status(answer: &Value) -> Result<(), PreloadError> {
+    match answer.get("exit").and_then(Value::as_i64) {
+        Some(code) => Err(PreloadError::Exit(code)),
+        None => Ok(()),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct PythonService {
     peers: Arc<ConnectedPeers>,
     state: Arc<SchedulerState>,
     policies: UserPolicies,
+    /// Whether workers and clients may register.
+    admission: watch::Sender<bool>,
 }
 
 impl PythonService {
@@ -49,6 +51,7 @@ impl PythonService {
         let host = PythonHost::new(settings(config), Some(delegates), Some(source));
         Arc::new(Self {
             policies: UserPolicies::new(host.clone(), config),
+            admission: watch::Sender::new(true),
             host,
             peers,
             state,
@@ -106,26 +109,43 @@ impl PythonService {
         true
     }
 
-    /// Loads the modules of `distributed.scheduler.preload`, if there are any.
+    /// Imports the modules of `distributed.scheduler.preload`, if there are any. From now on peers
+    /// are not admitted until [`Self::start_preloads`].
     ///
     /// # Errors
     /// See [`PreloadError`].
-    pub async fn preload(&self, config: &Config) -> Result<(), PreloadError> {
-        let names = config.str_list("distributed.scheduler.preload");
-        let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    pub async fn import_preloads(&self, config: &Config) -> Result<(), PreloadError> {
+        let names = preload_names(config);
         if names.is_empty() {
             return Ok(());
         }
-        // Modules may be given as text: only the first line names them.
-        let shown: Vec<&str> = names
-            .iter()
-            .map(|name| name.trim().lines().next().unwrap_or_default())
-            .collect();
-        let shown = format!("preload module {}", shown.join(", "));
+        self.admission.send_replace(false);
         let argv = config.get("distributed.scheduler.preload-argv");
         let argv = argv.map_or(Value::Nil, plain);
+        let shown = shown(&names);
         let request = Value::map([("names", Value::array(names)), ("argv", argv)]);
-        self.host.preload(shown, request).await
+        self.host.import_preloads(shown, request).await
+    }
+
+    /// Runs `dask_setup` of those modules, then lets peers in: plugins that it adds are told of all
+    /// of them, as in stock.
+    ///
+    /// # Errors
+    /// See [`PreloadError`].
+    pub async fn start_preloads(&self, config: &Config) -> Result<(), PreloadError> {
+        let names = preload_names(config);
+        let outcome = match names.is_empty() {
+            true => Ok(()),
+            false => self.host.start_preloads(shown(&names)).await,
+        };
+        self.admission.send_replace(true);
+        outcome
+    }
+
+    /// Waits until workers and clients may register.
+    pub async fn admitted(&self) {
+        // The sender lives in `self`.
+        let _ = self.admission.subscribe().wait_for(|open| *open).await;
     }
 
     /// Tells plugins and preloads that the scheduler ends.
@@ -260,6 +280,18 @@ impl PythonService {
             .await?;
         Ok(Value::Nil)
     }
+}
+
+fn preload_names(config: &Config) -> Vec<String> {
+    let names = config.str_list("distributed.scheduler.preload");
+    names.into_iter().filter(|name| !name.is_empty()).collect()
+}
+
+/// For people. Modules may be given as text: its first line names them.
+fn shown(names: &[String]) -> String {
+    let shown = names.iter().map(|name| name.trim().lines().next());
+    let shown: Vec<&str> = shown.map(Option::unwrap_or_default).collect();
+    format!("preload module {}", shown.join(", "))
 }
 
 /// A setting as a value of a message.

@@ -66,6 +66,7 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
     let versions = call.args.get("versions").cloned().unwrap_or_default();
     let release = release_of(&versions);
     context.releases.note(call.caller.ip, release);
+    context.python.admitted().await;
     tracing::info!(target: "distributed.scheduler", "Receive client connection: {name}");
     let dialect = Dialect::for_release(&release);
     let warning = mismatch(&context, &versions);

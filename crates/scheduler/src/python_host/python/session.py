@@ -162,10 +162,15 @@ class Session:
     async def _do_unregister_plugin(self, header, frames):
         self.mirror.remove_plugin(header["name"])
 
-    async def _do_preload(self, header, frames):
+    async def _do_import_preloads(self, header, frames):
         from .preloads import load
 
-        return await load(self.mirror, list(header["names"]), header["argv"])
+        return load(self.mirror, list(header["names"]), header["argv"])
+
+    async def _do_start_preloads(self, header, frames):
+        from .preloads import start
+
+        return await start(self.mirror)
 
     async def _do_closing(self, header, frames):
         from .preloads import teardown

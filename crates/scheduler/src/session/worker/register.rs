@@ -58,6 +58,7 @@ pub(super) async fn register(
     outbox: Outbox<WorkerMsg>,
 ) -> Result<Arc<WorkerEntry>, Refused> {
     let (mut info, name) = info(call).await?;
+    context.python.admitted().await;
     let value = |name: &str| call.args.get(name).cloned().unwrap_or_default();
     let versions = value("versions");
     let release = release_of(&versions);

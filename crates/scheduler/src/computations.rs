@@ -144,10 +144,11 @@ impl Computations {
     }
 }
 
-/// Bytes of the texts in a value; 0 for an empty one.
+/// Bytes of code in a value, pickled (since 2023.4.0) or as texts; 0 if there is none.
 fn text_bytes(value: &Value) -> usize {
     match value {
         Value::Str(text) => text.len(),
+        Value::Payload(payload) => payload.wire_bytes(),
         other => other
             .as_seq()
             .unwrap_or_default()

@@ -495,7 +495,9 @@ class Computation:
         self.id = fields["id"]
         self.start = fields["start"]
         self.annotations = dict(fields["annotations"])
-        self.code = [c if isinstance(c, str) else tuple(map(frame, c)) for c in fields["code"]]
+        # Clients that collect no code send an empty one.
+        code = filter(None, fields["code"])
+        self.code = [c if isinstance(c, str) else tuple(map(frame, c)) for c in code]
 
     @property
     def groups(self):

@@ -52,6 +52,11 @@ impl Roles {
         self.has(Self(Self::CLIENT.0 | Self::ADMIN.0))
     }
 
+    /// Whether code of the holder may run in the scheduler's place.
+    pub fn may_run_code(self) -> bool {
+        self.has(Self::ADMIN)
+    }
+
     fn has(self, any: Self) -> bool {
         self.0 & any.0 != 0
     }

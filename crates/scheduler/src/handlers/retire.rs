@@ -216,6 +216,15 @@ async fn chosen_by_python(
 
 /// Workers that can be closed at least cost.
 async fn closable(context: &Context, call: &Call) -> Result<Vec<Arc<WorkerEntry>>, RpcError> {
+    if call.get("key").is_some() {
+        // A pickled function: as good as `run_function`.
+        let blocked = context.settings.blocked_handlers.contains("run_function");
+        if blocked || !call.caller.roles.may_run_code() {
+            return Err(RpcError::runtime_error(
+                "workers_to_close(key=...) runs a function of the caller in the scheduler's place, which the caller may not; choose without a key",
+            ));
+        }
+    }
     if call.get("key").is_some() || context.python.has_choosers() {
         return chosen_by_python(context, call).await;
     }

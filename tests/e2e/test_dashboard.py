@@ -41,7 +41,7 @@ def fetch(cluster, path, accept="*/*"):
 def test_the_status_page_shows_the_cluster_live(browser, busy):
     cluster, work = busy
     browser.open(url(cluster, "/"))
-    browser.wait_until("Number(document.body.dataset.messages) > 1")
+    browser.wait_until("document.body && Number(document.body.dataset.messages) > 1")
     assert browser.evaluate("location.pathname") == "/status"
     work()
     browser.wait_until("parseInt(document.getElementById('stream-count').textContent) >= 30")

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+
 from harness.proxy import Proxy
 from harness.releases import RELEASES
 

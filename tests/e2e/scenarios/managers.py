@@ -4,7 +4,6 @@ import os
 import time
 
 from distributed import Client
-
 from native_cluster import NativeCluster
 
 

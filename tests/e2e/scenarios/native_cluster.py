@@ -1,7 +1,7 @@
 """A cluster with a native scheduler in one line of Python: `NativeCluster(n_workers=4)`.
 
-Everything else of it is stock's `SpecCluster`, with which it shares `scale`, `adapt` and `close`. It can be copied as it
-is: it needs nothing but Dask and `dask-scheduler` on the PATH.
+Everything else of it is stock's `SpecCluster`, with which it shares `scale`, `adapt` and `close`.
+It can be copied as it is: it needs nothing but Dask and `dask-scheduler` on the PATH.
 """
 
 import asyncio
@@ -45,5 +45,5 @@ class NativeCluster(SpecCluster):
     def __init__(self, n_workers=0, command="dask-scheduler", scheduler_options=(), asynchronous=False, **kwargs):
         scheduler = {"cls": NativeScheduler, "options": {"command": command, "options": scheduler_options}}
         worker = {"cls": Nanny, "options": {"nthreads": 1, "dashboard_address": None, **kwargs}}
-        workers = {number: worker for number in range(n_workers)}
+        workers = dict.fromkeys(range(n_workers), worker)
         super().__init__(workers, scheduler=scheduler, worker=worker, asynchronous=asynchronous)

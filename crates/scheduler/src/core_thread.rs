@@ -1,8 +1,13 @@
 //! The one thread that owns the scheduler's state, and the handle everything else reaches it by.
 //!
-//! The thread drains its queue in batches, hands each event to the core, groups the effects by peer
-//! and passes one list per peer to that peer's session. Timers of the core are served by the same
+//! The queue is drained in batches: each event is handed to the core, the effects are grouped by peer
+//! and one list per peer is passed to that peer's session. Timers of the core are served by the same
 //! loop. Nothing here knows the wire.
+//!
+//! Short events, of which a worker sends one per task, are handled by the session that queued them if
+//! the state is free: two threads that wake each other for every task cost several times what the
+//! event does. All else, and what is queued behind it, waits for the thread, so that large graphs and
+//! questions never hold up connections. The order is that of the queue in any case.
 //!
 //! Bounds: the queue itself is unbounded so that nobody who holds the handle can dead-lock, but
 //! sessions ask [`CoreHandle::ready`] before they read more from their peer, which holds back the
@@ -10,17 +15,19 @@
 //! [`crate::outbox`].
 
 mod delivery;
+mod queue;
 mod recorder;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
 
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::event::Event;
-use oxidask_scheduler_core::ids::{ClientId, WorkerId};
+use oxidask_scheduler_core::ids::{ClientId, Timestamp, WorkerId};
 use oxidask_scheduler_core::{Effects, Scheduler};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
@@ -29,6 +36,7 @@ use crate::outbox::{ClientOutbox, WorkerOutbox};
 use crate::workers::WorkerTable;
 use delivery::Delivery;
 use oxidask_scheduler_core::recording::Entry;
+use queue::Queue;
 pub use recorder::Recorder;
 
 /// Events that may wait in the queue before sessions stop reading.
@@ -37,6 +45,10 @@ pub const MAX_PENDING_EVENTS: usize = 200_000;
 const MAX_BATCH_EFFECTS: usize = 16_384;
 /// Commands taken before effects are handed on.
 const MAX_BATCH_COMMANDS: usize = 512;
+/// Events of one message that a session handles itself.
+const MAX_SHORT_EVENTS: usize = 32;
+/// Commands that a session takes before it leaves the rest to the thread.
+const MAX_HELPED_COMMANDS: usize = 32;
 
 enum Command {
     Event(Event),
@@ -51,6 +63,31 @@ enum Command {
     Stop(oneshot::Sender<()>),
 }
 
+impl Command {
+    /// Whether a session may handle it on its own thread.
+    fn is_short(&self) -> bool {
+        match self {
+            Self::Event(event) => is_short(event),
+            Self::Events(events) => events.len() <= MAX_SHORT_EVENTS && events.iter().all(is_short),
+            _ => false,
+        }
+    }
+}
+
+/// What workers tell about single tasks.
+fn is_short(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::TaskFinished(_)
+            | Event::TaskErred(_)
+            | Event::WorkerSeen { .. }
+            | Event::ReleaseWorkerData { .. }
+            | Event::LongRunning { .. }
+            | Event::Reschedule { .. }
+            | Event::StealResponse { .. }
+    )
+}
+
 /// The core thread has ended (the process is shutting down).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the scheduler is shutting down")]
@@ -59,8 +96,73 @@ pub struct CoreStopped;
 /// Access to the state. Cheap to clone.
 #[derive(Clone)]
 pub struct CoreHandle {
-    queue: mpsc::Sender<Command>,
+    owner: Arc<Owner>,
     backlog: Arc<Backlog>,
+}
+
+/// Ends the thread with the last handle.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.queue.close();
+    }
+}
+
+/// What handles and the thread have in common.
+struct Shared {
+    queue: Queue<Command>,
+    core: Mutex<Core>,
+}
+
+impl Shared {
+    /// Handles short commands here and now, unless somebody else is at it, who then looks again.
+    fn help(&self) {
+        loop {
+            let Some(mut core) = self.core.try_lock() else {
+                return;
+            };
+            let rest = core.help(&self.queue);
+            drop(core);
+            match rest {
+                Rest::ForThread => return self.queue.call(),
+                Rest::Nothing if self.queue.is_empty() => return,
+                Rest::Nothing => {}
+            }
+        }
+    }
+
+    /// The life of the thread.
+    fn run(&self) {
+        let mut longest = None;
+        while self.queue.wait(longest) {
+            loop {
+                let mut core = self.core.lock();
+                if let Some(done) = core.turn(&self.queue) {
+                    // The recording is complete before anybody hears of the end.
+                    core.recorder = None;
+                    drop(core);
+                    self.queue.close();
+                    let _ = done.send(());
+                    return;
+                }
+                let next = core.state.poll_timeout();
+                core.thread_wakes = next;
+                drop(core);
+                longest = next.map(clock::until);
+                if self.queue.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What is left after a session helped.
+enum Rest {
+    Nothing,
+    /// Something long, too much, or a timer before the thread would look.
+    ForThread,
 }
 
 #[derive(Default)]
@@ -71,10 +173,21 @@ struct Backlog {
 }
 
 impl CoreHandle {
+    fn push(&self, command: Command) {
+        let Owner(shared) = &*self.owner;
+        let short = command.is_short();
+        shared.queue.push(command);
+        if short {
+            shared.help();
+        } else {
+            shared.queue.call();
+        }
+    }
+
     /// Queues one event. Ignored when the core has stopped.
     pub fn send(&self, event: Event) {
         self.backlog.events.fetch_add(1, Ordering::Relaxed);
-        let _ = self.queue.send(Command::Event(event));
+        self.push(Command::Event(event));
     }
 
     /// Queues events that are handled one after the other, nothing in between.
@@ -85,7 +198,7 @@ impl CoreHandle {
         self.backlog
             .events
             .fetch_add(events.len(), Ordering::Relaxed);
-        let _ = self.queue.send(Command::Events(events));
+        self.push(Command::Events(events));
     }
 
     /// Handles events and resolves when they were handled and their effects were passed to the
@@ -98,7 +211,7 @@ impl CoreHandle {
             .events
             .fetch_add(events.len(), Ordering::Relaxed);
         let (done, handled) = oneshot::channel();
-        let _ = self.queue.send(Command::Apply(events, done));
+        self.push(Command::Apply(events, done));
         handled.await.map_err(|_| CoreStopped)
     }
 
@@ -113,17 +226,15 @@ impl CoreHandle {
         R: Send + 'static,
     {
         let (answer, received) = oneshot::channel();
-        let _ = self
-            .queue
-            .send(Command::Query(Box::new(move |state: &Scheduler| {
-                let _ = answer.send(question(state));
-            })));
+        self.push(Command::Query(Box::new(move |state: &Scheduler| {
+            let _ = answer.send(question(state));
+        })));
         received.await.map_err(|_| CoreStopped)
     }
 
     /// Shows the state to a closure, between events, without waiting for it.
     pub fn inspect(&self, look: impl FnOnce(&Scheduler) + Send + 'static) {
-        let _ = self.queue.send(Command::Query(Box::new(look)));
+        self.push(Command::Query(Box::new(look)));
     }
 
     /// Changes something that is not an event: what is observed or recorded.
@@ -136,7 +247,7 @@ impl CoreHandle {
         R: Send + 'static,
     {
         let (answer, received) = oneshot::channel();
-        let _ = self.queue.send(Command::Configure(Box::new(
+        self.push(Command::Configure(Box::new(
             move |state: &mut Scheduler| {
                 let _ = answer.send(change(state));
             },
@@ -169,24 +280,24 @@ impl CoreHandle {
     /// Where effects for this worker go. Must precede its `AddWorker` event; ends by itself when
     /// the core removes the worker.
     pub fn attach_worker(&self, worker: WorkerId, outbox: WorkerOutbox) {
-        let _ = self.queue.send(Command::AttachWorker(worker, outbox));
+        self.push(Command::AttachWorker(worker, outbox));
     }
 
     /// Where effects for this client go. Clients without an outbox (pseudo clients such as
     /// `queue-x`) are told nothing.
     pub fn attach_client(&self, client: ClientId, outbox: ClientOutbox) {
-        let _ = self.queue.send(Command::AttachClient(client, outbox));
+        self.push(Command::AttachClient(client, outbox));
     }
 
     /// Forgets where effects for this client go.
     pub fn detach_client(&self, client: ClientId) {
-        let _ = self.queue.send(Command::DetachClient(client));
+        self.push(Command::DetachClient(client));
     }
 
     /// Resolves when what was queued so far was handled, and observers were told of it.
     pub async fn settle(&self) {
         let (done, settled) = oneshot::channel();
-        let _ = self.queue.send(Command::Settle(done));
+        self.push(Command::Settle(done));
         // An error means that the scheduler ends.
         let _ = settled.await;
     }
@@ -194,7 +305,7 @@ impl CoreHandle {
     /// Ends the thread after everything queued so far.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
-        let _ = self.queue.send(Command::Stop(done));
+        self.push(Command::Stop(done));
         let _ = stopped.await;
     }
 }
@@ -209,99 +320,97 @@ pub fn start(
     observers: ObserverSender,
     recorder: Option<Recorder>,
 ) -> std::io::Result<CoreHandle> {
-    // Sessions hold themselves back (`CoreHandle::ready`); a bound here could dead-lock them.
-    #[allow(clippy::disallowed_methods)]
-    let (queue, commands) = mpsc::channel();
     let backlog = Arc::<Backlog>::default();
-    let handle = CoreHandle {
-        queue,
-        backlog: Arc::clone(&backlog),
-    };
-    let core = CoreThread {
-        state: Scheduler::new(config),
-        effects: Effects::new(),
-        delivery: Delivery::new(workers, observers),
-        applied: Vec::new(),
-        settling: Vec::new(),
-        recorder,
-        commands,
-        backlog,
-    };
+    let shared = Arc::new(Shared {
+        queue: Queue::new(),
+        core: Mutex::new(Core {
+            state: Scheduler::new(config),
+            effects: Effects::new(),
+            delivery: Delivery::new(workers, observers),
+            applied: Vec::new(),
+            settling: Vec::new(),
+            recorder,
+            thread_wakes: None,
+            backlog: Arc::clone(&backlog),
+        }),
+    });
+    let owner = Arc::new(Owner(Arc::clone(&shared)));
     thread::Builder::new()
         .name("core".to_owned())
         // Deep graphs are walked without recursion, so the default would do; the margin is free.
         .stack_size(16 << 20)
-        .spawn(move || core.run())?;
-    Ok(handle)
+        .spawn(move || shared.run())?;
+    Ok(CoreHandle { owner, backlog })
 }
 
-struct CoreThread {
+/// The state and what belongs to it; used by one thread at a time.
+struct Core {
     state: Scheduler,
     effects: Effects,
     delivery: Delivery,
     applied: Vec<oneshot::Sender<()>>,
     settling: Vec<oneshot::Sender<()>>,
     recorder: Option<Recorder>,
-    commands: mpsc::Receiver<Command>,
+    /// When the thread looks at the timers next.
+    thread_wakes: Option<Timestamp>,
     backlog: Arc<Backlog>,
 }
 
-enum Next {
-    Command(Command),
-    Timer,
-    Closed,
-}
+impl Core {
+    /// One batch of the thread; where to tell that it was the last.
+    fn turn(&mut self, queue: &Queue<Command>) -> Option<oneshot::Sender<()>> {
+        let mut stopped = None;
+        let mut taken = 0;
+        while stopped.is_none()
+            && taken < MAX_BATCH_COMMANDS
+            && self.effects.len() < MAX_BATCH_EFFECTS
+        {
+            let Some(command) = queue.pop_if(|_| true) else {
+                break;
+            };
+            stopped = self.execute(command);
+            taken += 1;
+        }
+        self.serve_timers();
+        self.flush();
+        stopped
+    }
 
-impl CoreThread {
-    fn run(mut self) {
-        loop {
-            let mut stopped = None;
-            match self.next() {
-                Next::Closed => return,
-                Next::Timer => self.timeout(),
-                Next::Command(first) => {
-                    stopped = self.execute(first);
-                    let mut taken = 1;
-                    while stopped.is_none()
-                        && taken < MAX_BATCH_COMMANDS
-                        && self.effects.len() < MAX_BATCH_EFFECTS
-                    {
-                        let Ok(command) = self.commands.try_recv() else {
-                            break;
-                        };
-                        stopped = self.execute(command);
-                        taken += 1;
-                    }
-                    if self
-                        .state
-                        .poll_timeout()
-                        .is_some_and(|when| when.since(clock::now()) <= 0.0)
-                    {
-                        self.timeout();
-                    }
-                }
-            }
+    /// Handles short commands on the thread of a session.
+    fn help(&mut self, queue: &Queue<Command>) -> Rest {
+        // A recorder may wait for the disk.
+        if self.recorder.is_some() {
+            return Rest::ForThread;
+        }
+        let mut taken = 0;
+        while taken < MAX_HELPED_COMMANDS && self.effects.len() < MAX_BATCH_EFFECTS {
+            let Some(command) = queue.pop_if(Command::is_short) else {
+                break;
+            };
+            self.execute(command);
+            taken += 1;
+        }
+        if taken > 0 {
+            self.serve_timers();
             self.flush();
-            if let Some(done) = stopped {
-                // The recording is complete before anybody hears of the end.
-                self.recorder = None;
-                let _ = done.send(());
-                return;
-            }
+        }
+        let next = self.state.poll_timeout();
+        let earlier = match (next, self.thread_wakes) {
+            (Some(next), Some(wakes)) => next < wakes,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier || !queue.is_empty() {
+            Rest::ForThread
+        } else {
+            Rest::Nothing
         }
     }
 
-    fn next(&self) -> Next {
-        let Some(when) = self.state.poll_timeout() else {
-            return match self.commands.recv() {
-                Ok(command) => Next::Command(command),
-                Err(mpsc::RecvError) => Next::Closed,
-            };
-        };
-        match self.commands.recv_timeout(clock::until(when)) {
-            Ok(command) => Next::Command(command),
-            Err(mpsc::RecvTimeoutError::Timeout) => Next::Timer,
-            Err(mpsc::RecvTimeoutError::Disconnected) => Next::Closed,
+    fn serve_timers(&mut self) {
+        let due = |when: Timestamp| when.since(clock::now()) <= 0.0;
+        if self.state.poll_timeout().is_some_and(due) {
+            self.timeout();
         }
     }
 

@@ -152,14 +152,21 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
     for line in secured {
         tracing::info!(target: "distributed.scheduler", "{line}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("io")
-        .build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(io_threads());
+    }
+    let runtime = runtime.enable_all().thread_name("io").build()?;
     let result = runtime.block_on(run(args, Arc::new(config)));
     // Sessions that do not end by themselves are dropped.
     runtime.shutdown_background();
     result
+}
+
+/// Half of the cores: the other half is for the core thread, graphs and compression. More threads than
+/// there is work for wake each other for nothing.
+fn io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 const RULE: &str = "-----------------------------------------------";

@@ -28,24 +28,52 @@ pub use requests::serve;
 /// Least time between two writes to a stream under load; what is queued meanwhile goes into one
 /// message. An idle stream is written to at once.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+/// The same for a client to which results flow in: it looks at what it got every 10 ms or so.
+const FLUSH_INTERVAL_OF_FLOW: Duration = Duration::from_millis(8);
 
-/// Holds back the writes of a stream so that they are at least [`FLUSH_INTERVAL`] apart.
-#[derive(Debug, Default)]
+/// Holds back the writes of a stream so that they are apart by [`FLUSH_INTERVAL`] at least, and by up
+/// to [`FLUSH_INTERVAL_OF_FLOW`] while each write takes along several items: a caller that waits for
+/// one result before it asks for the next never meets the longer one.
+#[derive(Debug)]
 struct Pace {
     last: Option<tokio::time::Instant>,
+    interval: Duration,
+    longest: Duration,
 }
 
 impl Pace {
-    /// Waits until the next write may begin.
-    async fn turn(&mut self) {
-        if let Some(last) = self.last {
-            tokio::time::sleep_until(last + FLUSH_INTERVAL).await;
+    /// For a stream on which the other end waits for every message.
+    fn even() -> Self {
+        Self::up_to(FLUSH_INTERVAL)
+    }
+
+    /// For a stream of news.
+    fn of_flow() -> Self {
+        Self::up_to(FLUSH_INTERVAL_OF_FLOW)
+    }
+
+    fn up_to(longest: Duration) -> Self {
+        Self {
+            last: None,
+            interval: FLUSH_INTERVAL,
+            longest,
         }
     }
 
-    /// A write ended.
-    fn wrote(&mut self) {
+    /// Waits until the next write may begin.
+    async fn turn(&mut self) {
+        if let Some(last) = self.last {
+            tokio::time::sleep_until(last + self.interval).await;
+        }
+    }
+
+    /// A write of so many items ended.
+    fn wrote(&mut self, items: usize) {
         self.last = Some(tokio::time::Instant::now());
+        self.interval = match items {
+            0 | 1 => FLUSH_INTERVAL,
+            _ => (self.interval * 2).min(self.longest),
+        };
     }
 }
 
@@ -117,4 +145,25 @@ fn time_delay(now: &Value, received: Timestamp) -> f64 {
 /// A name for a cause that the peer did not name.
 pub(crate) fn stimulus(what: &str) -> Arc<str> {
     format!("{what}-{}", clock::now().0).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_flow_of_news_is_held_back_for_longer() {
+        let mut pace = Pace::of_flow();
+        pace.wrote(1);
+        assert_eq!(pace.interval, FLUSH_INTERVAL);
+        for _ in 0..9 {
+            pace.wrote(2);
+        }
+        assert_eq!(pace.interval, FLUSH_INTERVAL_OF_FLOW);
+        pace.wrote(1);
+        assert_eq!(pace.interval, FLUSH_INTERVAL);
+        let mut even = Pace::even();
+        even.wrote(100);
+        assert_eq!(even.interval, FLUSH_INTERVAL);
+    }
 }

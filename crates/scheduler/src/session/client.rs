@@ -296,18 +296,20 @@ async fn write(
     mut writer: Writer,
     mut queue: OutboxReader<ClientMsg>,
 ) {
-    let mut pace = Pace::default();
+    let mut pace = Pace::of_flow();
     while let Some(first) = queue.next().await {
         pace.turn().await;
+        let mut items = 1;
         let mut closing = feed(&dialect, &traffic, &mut writer, first);
         while !closing && let Some(more) = queue.try_next() {
             closing = feed(&dialect, &traffic, &mut writer, more);
+            items += 1;
         }
         if let Err(error) = writer.flush().await {
             tracing::debug!("stream to client {} broke: {error}", client.name);
             return;
         }
-        pace.wrote();
+        pace.wrote(items);
         if closing {
             let _ = writer.shutdown().await;
             return;

@@ -146,7 +146,7 @@ async fn write(
     mut queue: OutboxReader<WorkerMsg>,
 ) {
     let dialect = Dialect::for_release(&worker.release);
-    let mut pace = Pace::default();
+    let mut pace = Pace::even();
     while let Some(first) = queue.next().await {
         pace.turn().await;
         fetch_for(&context, &worker, &dialect, &first);
@@ -160,7 +160,7 @@ async fn write(
             tracing::debug!("stream to worker {} broke: {error}", worker.info.address);
             return;
         }
-        pace.wrote();
+        pace.wrote(1);
         if closing {
             // The worker ends the connection when it has read what it was told.
             tokio::time::sleep(LINGER).await;

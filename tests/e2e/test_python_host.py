@@ -2,11 +2,11 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from harness.waiting import wait_for
-from scenarios.plugins import PRELOAD
 
 pytestmark = pytest.mark.native_only
 
@@ -117,9 +117,8 @@ def test_plugins_without_python(new_cluster, release):
 
 
 @pytest.mark.parametrize("release", ["2022.12.0", "2026.8.0"])
-def test_preloads(new_cluster, release, tmp_path):
-    module = tmp_path / "greeting_preload.py"
-    module.write_text(PRELOAD)
+def test_preloads(new_cluster, release):
+    module = Path(__file__).parent / "scenarios" / "greeting_preload.py"
     options = ["--preload", str(module), "--greeting", "hello"]
     cluster = new_cluster(release, workers=1, options=options)
     assert list(cluster.run("plugins.preloads_are_set_up")) == ["hello", 1]

@@ -5,7 +5,9 @@ It can be copied as it is: it needs nothing but Dask and `dask-scheduler` on the
 """
 
 import asyncio
+import os
 
+import distributed
 from distributed import Nanny
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface, SpecCluster
@@ -20,7 +22,11 @@ class NativeScheduler(ProcessInterface):
 
     async def start(self):
         words = [*self.command.split(), "--host", "127.0.0.1", "--port", "0", *self.options]
-        self.process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+        environment = dict(os.environ)
+        if distributed.__version__ < "2021.03":
+            # These releases wait for the scheduler to speak first, and it cannot see which framing they expect.
+            environment["DASK_OXIDASK__COMM__SILENT_PEER_FRAMING"] = "f1"
+        self.process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE, env=environment)
         async for line in self.process.stderr:
             if b"Scheduler at:" in line:
                 self.address = line.split()[-1].decode()

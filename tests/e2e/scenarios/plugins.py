@@ -158,37 +158,9 @@ def plugins_need_python(client):
 
 
 def preloads_are_set_up(client):
-    """What the module below left at the scheduler."""
+    """What `greeting_preload.py` left at the scheduler."""
 
     def look(dask_scheduler):
         return dask_scheduler.greeting, dask_scheduler.plugins["greeter"].workers
 
     return client.run_on_scheduler(look)
-
-
-PRELOAD = """
-import click
-from distributed.diagnostics.plugin import SchedulerPlugin
-
-
-class Greeter(SchedulerPlugin):
-    name = "greeter"
-
-    def __init__(self):
-        self.workers = 0
-
-    def add_worker(self, scheduler, worker):
-        self.workers += 1
-
-
-@click.command()
-@click.option("--greeting", default="none")
-def dask_setup(scheduler, greeting):
-    scheduler.greeting = greeting
-    scheduler.add_plugin(Greeter())
-
-
-def dask_teardown(scheduler):
-    with open("torn-down", "w") as file:
-        file.write(scheduler.greeting)
-"""

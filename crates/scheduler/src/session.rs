@@ -25,18 +25,24 @@ use crate::rpc::{Caller, RpcError};
 
 pub use requests::serve;
 
-/// Least time between two writes to a stream under load; what is queued meanwhile goes into one
+/// Least time for a burst of writes to a stream under load; what is queued meanwhile goes into one
 /// message. An idle stream is written to at once.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 /// The same for a client to which results flow in: it looks at what it got every 10 ms or so.
 const FLUSH_INTERVAL_OF_FLOW: Duration = Duration::from_millis(8);
+/// Writes to a worker within [`FLUSH_INTERVAL`] before it is held back. A stock worker, which collects
+/// for 2 ms itself, never comes near it: a timer for each of its tasks would cost as much as the task.
+const BURST: u32 = 4;
 
-/// Holds back the writes of a stream so that they are apart by [`FLUSH_INTERVAL`] at least, and by up
-/// to [`FLUSH_INTERVAL_OF_FLOW`] while each write takes along several items: a caller that waits for
-/// one result before it asks for the next never meets the longer one.
+/// Holds back the writes of a stream: to a few per [`FLUSH_INTERVAL`]; or, on a stream of news, to one,
+/// and up to one per [`FLUSH_INTERVAL_OF_FLOW`] while each write takes along several items: a caller
+/// that waits for one result before it asks for the next never meets the longer one.
 #[derive(Debug)]
 struct Pace {
-    last: Option<tokio::time::Instant>,
+    /// When the current interval began, and the writes in it.
+    began: Option<tokio::time::Instant>,
+    writes: u32,
+    burst: u32,
     interval: Duration,
     longest: Duration,
 }
@@ -44,17 +50,19 @@ struct Pace {
 impl Pace {
     /// For a stream on which the other end waits for every message.
     fn even() -> Self {
-        Self::up_to(FLUSH_INTERVAL)
+        Self::up_to(FLUSH_INTERVAL, BURST)
     }
 
     /// For a stream of news.
     fn of_flow() -> Self {
-        Self::up_to(FLUSH_INTERVAL_OF_FLOW)
+        Self::up_to(FLUSH_INTERVAL_OF_FLOW, 1)
     }
 
-    fn up_to(longest: Duration) -> Self {
+    fn up_to(longest: Duration, burst: u32) -> Self {
         Self {
-            last: None,
+            began: None,
+            writes: 0,
+            burst,
             interval: FLUSH_INTERVAL,
             longest,
         }
@@ -62,14 +70,21 @@ impl Pace {
 
     /// Waits until the next write may begin.
     async fn turn(&mut self) {
-        if let Some(last) = self.last {
-            tokio::time::sleep_until(last + self.interval).await;
+        if let Some(began) = self.began
+            && self.writes >= self.burst
+        {
+            tokio::time::sleep_until(began + self.interval).await;
         }
     }
 
     /// A write of so many items ended.
     fn wrote(&mut self, items: usize) {
-        self.last = Some(tokio::time::Instant::now());
+        let now = tokio::time::Instant::now();
+        self.writes += 1;
+        if self.began.is_none_or(|began| now - began >= self.interval) {
+            self.began = Some(now);
+            self.writes = 1;
+        }
         self.interval = match items {
             0 | 1 => FLUSH_INTERVAL,
             _ => (self.interval * 2).min(self.longest),
@@ -165,5 +180,21 @@ mod tests {
         let mut even = Pace::even();
         even.wrote(100);
         assert_eq!(even.interval, FLUSH_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_held_back_after_a_burst() {
+        let started = tokio::time::Instant::now();
+        let mut even = Pace::even();
+        for _ in 0..BURST {
+            even.turn().await;
+            even.wrote(1);
+        }
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        even.turn().await;
+        assert_eq!(started.elapsed(), FLUSH_INTERVAL);
+        even.wrote(1);
+        even.turn().await;
+        assert_eq!(started.elapsed(), FLUSH_INTERVAL, "a new interval");
     }
 }

@@ -159,7 +159,7 @@ fn time_delay(now: &Value, received: Timestamp) -> f64 {
 
 /// A name for a cause that the peer did not name.
 pub(crate) fn stimulus(what: &str) -> Arc<str> {
-    format!("{what}-{}", clock::now().0).into()
+    clock::now().name(what)
 }
 
 #[cfg(test)]

@@ -84,12 +84,12 @@ impl Traffic {
         self.of(peer).sent.add(1, whole(bytes));
     }
 
-    /// Counts ops of one transport message; runs of the same op cost one look-up.
+    /// Counts ops; runs of the same op, also over several messages, cost one look-up.
     #[must_use]
-    pub fn tally(&self, peer: PeerKind) -> Tally<'_, '_> {
+    pub fn tally(&self, peer: PeerKind) -> Tally<'_> {
         Tally {
             of: self.of(peer),
-            op: "",
+            last: None,
             messages: 0,
             bytes: 0,
         }
@@ -136,35 +136,38 @@ impl OfPeer {
     }
 }
 
-/// Counts of one message that were not written down yet; they are when it is dropped.
+/// Counts that were not written down yet; they are when the op changes, or it is dropped.
 #[derive(Debug)]
-pub struct Tally<'t, 'm> {
+pub struct Tally<'t> {
     of: &'t OfPeer,
-    op: &'m str,
+    last: Option<(Box<str>, Arc<Count>)>,
     messages: u64,
     bytes: u64,
 }
 
-impl<'m> Tally<'_, 'm> {
+impl Tally<'_> {
     /// One op of so many bytes (without out-of-band frames).
-    pub fn add(&mut self, op: &'m str, bytes: usize) {
-        if op != self.op {
+    pub fn add(&mut self, op: &str, bytes: usize) {
+        if self.last.as_ref().is_none_or(|(last, _)| **last != *op) {
             self.flush();
-            self.op = op;
+            self.last = Some((op.into(), self.of.count(op)));
         }
         self.messages += 1;
         self.bytes += whole(bytes);
     }
 
-    fn flush(&mut self) {
-        if self.messages > 0 {
-            self.of.count(self.op).add(self.messages, self.bytes);
+    /// Writes down what was counted.
+    pub fn flush(&mut self) {
+        if let Some((_, count)) = &self.last
+            && self.messages > 0
+        {
+            count.add(self.messages, self.bytes);
             (self.messages, self.bytes) = (0, 0);
         }
     }
 }
 
-impl Drop for Tally<'_, '_> {
+impl Drop for Tally<'_> {
     fn drop(&mut self) {
         self.flush();
     }

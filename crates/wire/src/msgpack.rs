@@ -160,17 +160,32 @@ impl<'a> Cursor<'a> {
         self.clone().token()
     }
 
+    /// The next token, which must be text, as bytes that are not checked: the name of a field, to be
+    /// compared with known ones.
+    pub fn name(&mut self) -> Result<&'a [u8], DecodeError> {
+        let at = self.pos;
+        let [byte] = self.array::<1>()?;
+        let length = match byte {
+            0xa0..=0xbf => usize::from(byte & 0x1f),
+            0xd9 => self.be8()?,
+            0xda => usize::from(self.be16()?),
+            0xdb => usize::try_from(self.be32()?).unwrap_or(usize::MAX),
+            marker => return Err(DecodeError::Marker { marker, at }),
+        };
+        self.take(length)
+    }
+
     /// Skips one whole value, however deep, and returns its bytes. Text is not checked.
     pub fn skip(&mut self) -> Result<&'a [u8], DecodeError> {
         let start = self.pos;
-        let mut left: u64 = 1;
+        let mut left = self.skip_token()?;
         while left > 0 {
-            left -= 1;
-            left += self.skip_token()?;
             // Each promised value takes a byte at least.
             if left > self.remaining() as u64 {
                 return Err(DecodeError::Truncated { at: self.pos });
             }
+            left -= 1;
+            left += self.skip_token()?;
         }
         Ok(&self.buf[start..self.pos])
     }

@@ -20,7 +20,7 @@ impl Scheduler {
     /// Names the cause of what is done from now on; without a name of its own, `prefix` and the time.
     fn set_stimulus(&mut self, id: StimulusId, prefix: &str) {
         self.stimulus = if id.is_empty() {
-            format!("{prefix}-{}", self.now.0).into()
+            self.now.name(prefix)
         } else {
             id
         };
@@ -36,7 +36,7 @@ impl Scheduler {
     }
 
     pub(crate) fn own_stimulus(&mut self, prefix: &str) {
-        self.stimulus = Arc::from(format!("{prefix}-{}", self.now.0));
+        self.stimulus = self.now.name(prefix);
     }
 
     pub(crate) fn dispatch(&mut self, event: Event) {

@@ -196,7 +196,7 @@ impl Scheduler {
     fn compute_stimulus(&mut self) -> StimulusId {
         let last = &mut self.compute_stimulus;
         if last.0 != self.now {
-            *last = (self.now, format!("compute-task-{}", self.now.0).into());
+            *last = (self.now, self.now.name("compute-task"));
         }
         Arc::clone(&last.1)
     }

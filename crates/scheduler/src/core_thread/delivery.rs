@@ -1,6 +1,6 @@
 //! Sorting effects by peer.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oxidask_scheduler_core::Effects;
@@ -12,8 +12,8 @@ use crate::outbox::{ClientOutbox, WorkerOutbox};
 use crate::workers::WorkerTable;
 
 pub(super) struct Delivery {
-    workers: HashMap<WorkerId, Lane<WorkerOutbox, WorkerMsg>>,
-    clients: HashMap<ClientId, Lane<ClientOutbox, ClientMsg>>,
+    workers: BTreeMap<WorkerId, Lane<WorkerOutbox, WorkerMsg>>,
+    clients: BTreeMap<ClientId, Lane<ClientOutbox, ClientMsg>>,
     touched_workers: Vec<WorkerId>,
     touched_clients: Vec<ClientId>,
     table: Arc<WorkerTable>,
@@ -29,8 +29,8 @@ struct Lane<O, M> {
 impl Delivery {
     pub(super) fn new(table: Arc<WorkerTable>, observers: ObserverSender) -> Self {
         Self {
-            workers: HashMap::new(),
-            clients: HashMap::new(),
+            workers: BTreeMap::new(),
+            clients: BTreeMap::new(),
             touched_workers: Vec::new(),
             touched_clients: Vec::new(),
             table,

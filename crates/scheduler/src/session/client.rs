@@ -300,11 +300,18 @@ async fn write(
     while let Some(first) = queue.next().await {
         pace.turn().await;
         let mut items = 1;
-        let mut closing = feed(&dialect, &traffic, &mut writer, first);
+        let mut stream = Stream {
+            dialect: &dialect,
+            traffic: &traffic,
+            writer: &mut writer,
+            news: Vec::new(),
+        };
+        let mut closing = stream.feed(first);
         while !closing && let Some(more) = queue.try_next() {
-            closing = feed(&dialect, &traffic, &mut writer, more);
+            closing = stream.feed(more);
             items += 1;
         }
+        stream.feed_news();
         if let Err(error) = writer.flush().await {
             tracing::debug!("stream to client {} broke: {error}", client.name);
             return;
@@ -317,40 +324,47 @@ async fn write(
     }
 }
 
-/// Queues one item for writing; whether it is the last.
-fn feed(
-    dialect: &Dialect,
-    traffic: &Traffic,
-    writer: &mut Writer,
-    item: Outgoing<ClientMsg>,
-) -> bool {
-    match item {
-        Outgoing::Core(effects) => {
-            for chunk in effects.chunks(MAX_BATCH) {
-                let prepared: Vec<_> = chunk
-                    .iter()
-                    .map(|effect| outgoing::prepare(effect, dialect.release()))
-                    .collect();
-                let batch: Vec<ToClient<'_>> = prepared.iter().map(outgoing::message).collect();
-                feed_message(traffic, writer, &dialect.encode_client_batch(&batch));
-            }
-            false
-        }
-        Outgoing::Message(value) => {
-            feed_message(
-                traffic,
-                writer,
-                &dialect.encode_client_batch(&[ToClient::Other(&value)]),
-            );
-            false
-        }
-        Outgoing::Close => true,
-    }
+/// What goes into one write.
+struct Stream<'a> {
+    dialect: &'a Dialect,
+    traffic: &'a Traffic,
+    writer: &'a mut Writer,
+    /// News of the core that go into one message: a client pays for each message.
+    news: Vec<ClientMsg>,
 }
 
-fn feed_message(traffic: &Traffic, writer: &mut Writer, message: &Message) {
-    traffic.sent(PeerKind::Client, message.wire_bytes());
-    if let Err(error) = writer.feed(message) {
-        tracing::error!("bug: a message for a client could not be encoded: {error}");
+impl Stream<'_> {
+    /// Queues one item for writing; whether it is the last.
+    fn feed(&mut self, item: Outgoing<ClientMsg>) -> bool {
+        match item {
+            Outgoing::Core(effects) if self.news.is_empty() => self.news = effects,
+            Outgoing::Core(effects) => self.news.extend(effects),
+            Outgoing::Message(value) => {
+                self.feed_news();
+                self.feed_batch(&[ToClient::Other(&value)]);
+            }
+            Outgoing::Close => return true,
+        }
+        false
+    }
+
+    fn feed_news(&mut self) {
+        let news = std::mem::take(&mut self.news);
+        for chunk in news.chunks(MAX_BATCH) {
+            let prepared: Vec<_> = chunk
+                .iter()
+                .map(|effect| outgoing::prepare(effect, self.dialect.release()))
+                .collect();
+            let batch: Vec<ToClient<'_>> = prepared.iter().map(outgoing::message).collect();
+            self.feed_batch(&batch);
+        }
+    }
+
+    fn feed_batch(&mut self, batch: &[ToClient<'_>]) {
+        let message = self.dialect.encode_client_batch(batch);
+        self.traffic.sent(PeerKind::Client, message.wire_bytes());
+        if let Err(error) = self.writer.feed(&message) {
+            tracing::error!("bug: a message for a client could not be encoded: {error}");
+        }
     }
 }

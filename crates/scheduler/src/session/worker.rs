@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::handlers::replicate::gather_on_workers;
 use crate::outbox::{OutboxReader, Outgoing};
 use crate::rpc::{self, Call, RpcError, StreamPeer};
-use crate::traffic::{PeerKind, Traffic};
+use crate::traffic::{PeerKind, Tally, Traffic};
 use crate::workers::WorkerEntry;
 use incoming::Step;
 
@@ -85,6 +85,7 @@ fn leave(context: &Arc<Context>, worker: &WorkerEntry) {
 /// Reads the stream until it ends.
 async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Reader) {
     let mut events = Vec::new();
+    let mut tally = context.traffic.tally(PeerKind::Worker);
     loop {
         context.core.ready().await;
         let message = match reader.read().await {
@@ -95,7 +96,7 @@ async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Re
                 return;
             }
         };
-        match handle(context, worker, &message, &mut events).await {
+        match handle(context, worker, &message, &mut events, &mut tally).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -112,12 +113,12 @@ async fn handle(
     worker: &Arc<WorkerEntry>,
     message: &Message,
     events: &mut Vec<Event>,
+    tally: &mut Tally<'_>,
 ) -> Result<bool, DecodeError> {
     let record = context.is_recording();
     let mut open = true;
-    let traffic = &context.traffic;
-    traffic.received(PeerKind::Worker, message.wire_bytes());
-    let mut tally = traffic.tally(PeerKind::Worker);
+    let received = message.wire_bytes();
+    context.traffic.received(PeerKind::Worker, received);
     for item in message.items() {
         let item = item?;
         tally.add(item.op, item.raw.len());
@@ -134,6 +135,7 @@ async fn handle(
             }
         }
     }
+    tally.flush();
     context.core.send_batch(std::mem::take(events));
     Ok(open)
 }
@@ -150,12 +152,18 @@ async fn write(
     while let Some(first) = queue.next().await {
         pace.turn().await;
         fetch_for(&context, &worker, &dialect, &first);
-        let traffic = &context.traffic;
-        let mut closing = feed(&dialect, traffic, &mut writer, first);
+        let mut stream = Stream {
+            dialect: &dialect,
+            traffic: &context.traffic,
+            writer: &mut writer,
+            orders: Vec::new(),
+        };
+        let mut closing = stream.feed(first);
         while !closing && let Some(more) = queue.try_next() {
             fetch_for(&context, &worker, &dialect, &more);
-            closing = feed(&dialect, traffic, &mut writer, more);
+            closing = stream.feed(more);
         }
+        stream.feed_orders();
         if let Err(error) = writer.flush().await {
             tracing::debug!("stream to worker {} broke: {error}", worker.info.address);
             return;
@@ -195,36 +203,43 @@ fn fetch_for(
     }
 }
 
-/// Queues one item for writing; whether it is the last.
-fn feed(
-    dialect: &Dialect,
-    traffic: &Traffic,
-    writer: &mut Writer,
-    item: Outgoing<WorkerMsg>,
-) -> bool {
-    match item {
-        Outgoing::Core(effects) => {
-            for chunk in effects.chunks(MAX_BATCH) {
-                let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
-                feed_message(traffic, writer, &dialect.encode_worker_batch(&batch));
-            }
-            false
-        }
-        Outgoing::Message(value) => {
-            feed_message(
-                traffic,
-                writer,
-                &dialect.encode_worker_batch(&[ToWorker::Other(&value)]),
-            );
-            false
-        }
-        Outgoing::Close => true,
-    }
+/// What goes into one write.
+struct Stream<'a> {
+    dialect: &'a Dialect,
+    traffic: &'a Traffic,
+    writer: &'a mut Writer,
+    /// Orders of the core that go into one message: a worker pays for each message.
+    orders: Vec<WorkerMsg>,
 }
 
-fn feed_message(traffic: &Traffic, writer: &mut Writer, message: &Message) {
-    traffic.sent(PeerKind::Worker, message.wire_bytes());
-    if let Err(error) = writer.feed(message) {
-        tracing::error!("bug: a message for a worker could not be encoded: {error}");
+impl Stream<'_> {
+    /// Queues one item for writing; whether it is the last.
+    fn feed(&mut self, item: Outgoing<WorkerMsg>) -> bool {
+        match item {
+            Outgoing::Core(effects) if self.orders.is_empty() => self.orders = effects,
+            Outgoing::Core(effects) => self.orders.extend(effects),
+            Outgoing::Message(value) => {
+                self.feed_orders();
+                self.feed_batch(&[ToWorker::Other(&value)]);
+            }
+            Outgoing::Close => return true,
+        }
+        false
+    }
+
+    fn feed_orders(&mut self) {
+        let orders = std::mem::take(&mut self.orders);
+        for chunk in orders.chunks(MAX_BATCH) {
+            let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
+            self.feed_batch(&batch);
+        }
+    }
+
+    fn feed_batch(&mut self, batch: &[ToWorker<'_>]) {
+        let message = self.dialect.encode_worker_batch(batch);
+        self.traffic.sent(PeerKind::Worker, message.wire_bytes());
+        if let Err(error) = self.writer.feed(&message) {
+            tracing::error!("bug: a message for a worker could not be encoded: {error}");
+        }
     }
 }

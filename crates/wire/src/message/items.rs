@@ -53,8 +53,7 @@ impl<'a> Items<'a> {
         }
         while self.left > 0 {
             self.left -= 1;
-            let raw = self.cursor.skip()?;
-            if let Some(op) = find_op(raw)? {
+            if let Some((op, raw)) = take_item(self.message.body(), &mut self.cursor)? {
                 return Ok(Some(Item {
                     op,
                     raw,
@@ -78,9 +77,16 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// The `op` of a map; nothing for the text `"OK"`.
-fn find_op(raw: &[u8]) -> Result<Option<&str>, DecodeError> {
-    let mut cursor = Cursor::new(raw);
+/// `"op"` in msgpack.
+const OP: &[u8] = b"\xa2op";
+
+/// Reads over one item, a map: its `op`, which newer workers put last, and its bytes. Nothing for the
+/// text `"OK"`.
+fn take_item<'a>(
+    body: &'a [u8],
+    cursor: &mut Cursor<'a>,
+) -> Result<Option<(&'a str, &'a [u8])>, DecodeError> {
+    let start = cursor.position();
     let entries = match cursor.token()? {
         Token::Map(n) => n,
         Token::Str("OK") => return Ok(None),
@@ -91,19 +97,24 @@ fn find_op(raw: &[u8]) -> Result<Option<&str>, DecodeError> {
             });
         }
     };
+    let mut op = None;
     for _ in 0..entries {
-        if cursor.peek()? == Token::Str("op") {
+        let name = cursor.skip()?;
+        if op.is_some() || name != OP {
             cursor.skip()?;
-            return match cursor.token()? {
-                Token::Str(op) => Ok(Some(op)),
-                other => Err(DecodeError::Type {
+            continue;
+        }
+        op = match cursor.token()? {
+            Token::Str(text) => Some(text),
+            other => {
+                return Err(DecodeError::Type {
                     expected: "op as str",
                     found: other.type_name(),
-                }),
-            };
-        }
-        cursor.skip()?;
-        cursor.skip()?;
+                });
+            }
+        };
     }
-    Err(DecodeError::Missing("op"))
+    let raw = body.get(start..cursor.position()).unwrap_or_default();
+    op.map(|op| Some((op, raw)))
+        .ok_or(DecodeError::Missing("op"))
 }

@@ -6,6 +6,7 @@
 pub mod client;
 mod extension;
 mod fields;
+mod finished;
 mod items;
 pub mod worker;
 

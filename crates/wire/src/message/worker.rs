@@ -8,7 +8,7 @@ use oxidask_key::Key;
 use serde::Deserialize;
 
 use super::fields::{self, RawError, decode};
-use super::{ErrorObject, ExtensionOp, Item, StartStop};
+use super::{ErrorObject, ExtensionOp, Item, StartStop, finished};
 use crate::error::DecodeError;
 use crate::payload::Payload;
 use crate::value::Value;
@@ -109,33 +109,25 @@ pub enum FromWorker<'a> {
 }
 
 /// `task-finished`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TaskFinished<'a> {
     /// Which task.
     pub key: Key,
     /// Which assignment (since 2023.1.1).
-    #[serde(default)]
     pub run_id: Option<i64>,
     /// Size of the result in bytes.
-    #[serde(default, deserialize_with = "fields::count")]
     pub nbytes: Option<u64>,
     /// Pickled type of the result.
-    #[serde(default, rename = "type", borrow)]
     pub type_: Option<&'a [u8]>,
     /// Printable name of that type.
-    #[serde(default, borrow)]
     pub typename: Option<&'a str>,
     /// What took how long.
-    #[serde(default, borrow)]
     pub startstops: Option<Vec<StartStop<'a>>>,
-    /// What the task left behind (since 2020.12.0).
-    #[serde(default)]
+    /// What the task left behind (since 2020.12.0); nil when nothing.
     pub metadata: Value,
     /// Thread that ran it.
-    #[serde(default, deserialize_with = "fields::count")]
     pub thread: Option<u64>,
     /// Cause (since 2022.04.2).
-    #[serde(default, borrow)]
     pub stimulus_id: Option<&'a str>,
 }
 
@@ -233,7 +225,7 @@ impl<'a> FromWorker<'a> {
     /// Reads one item of a worker's stream.
     pub fn decode(item: &Item<'a>) -> Result<Self, DecodeError> {
         Ok(match item.op {
-            "task-finished" => Self::TaskFinished(decode(item)?),
+            "task-finished" => Self::TaskFinished(finished::decode(item)?),
             "task-erred" => Self::TaskErred(TaskErred::decode(item)?),
             "keep-alive" => Self::KeepAlive,
             "close-stream" => Self::CloseStream,

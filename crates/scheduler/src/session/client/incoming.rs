@@ -39,7 +39,7 @@ pub(super) fn step(
     item: &Item<'_>,
     events: &mut Vec<Event>,
 ) -> Result<Step, DecodeError> {
-    let stimulus = |op: &str| -> Arc<str> { format!("{op}-{}", clock::now().0).into() };
+    let stimulus = |op: &str| -> Arc<str> { clock::now().name(op) };
     // Interests may be declared for a pseudo client, such as `fire-and-forget`.
     let whom = |name: Option<&str>| -> ClientId {
         match name {

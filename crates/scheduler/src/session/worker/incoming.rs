@@ -40,7 +40,7 @@ fn action(name: &str) -> Arc<str> {
 fn stimulus(given: Option<&str>, op: &str) -> Arc<str> {
     match given {
         Some(id) => id.into(),
-        None => format!("{op}-{}", clock::now().0).into(),
+        None => clock::now().name(op),
     }
 }
 

@@ -171,7 +171,7 @@ impl Worker {
     }
 
     /// The data is here: from a thread, from a peer, or scattered.
-    pub(crate) fn into_memory(&mut self, id: TaskId, value: Opaque, nbytes: u64) {
+    pub(crate) fn put_in_memory(&mut self, id: TaskId, value: Opaque, nbytes: u64) {
         self.forget_holders(id);
         let task = &mut self.tasks[id];
         self.nbytes = self.nbytes.saturating_add(nbytes);

@@ -160,6 +160,22 @@ fn what_a_peer_does_not_have_is_asked_of_another_one_and_then_of_the_scheduler()
 }
 
 #[test]
+fn a_peer_may_have_only_a_part_and_not_be_thought_to_have_the_rest_any_more() {
+    let mut env = TestEnv::new(1);
+    env.compute("x", &[("a", &["w1"]), ("b", &["w1"])]);
+    env.refresh("b", &[]);
+    env.arrive("w1", &["a"]);
+    env.expect(&[
+        "gather w1: a b",
+        "store a",
+        "add a",
+        "missing b w1",
+        "who-has b",
+    ]);
+    assert_eq!(env.w.peers_len(), 0);
+}
+
+#[test]
 fn a_scheduler_that_does_not_know_better_is_not_asked_in_a_circle() {
     let mut env = TestEnv::new(1);
     env.compute("x", &[("a", &["w1"])]);

@@ -24,7 +24,7 @@ impl Worker {
                 nbytes,
                 report,
             } => {
-                self.into_memory(id, value, nbytes);
+                self.put_in_memory(id, value, nbytes);
                 self.tell(match orphaned {
                     true => SchedulerMsg::AddKeys { keys: vec![key] },
                     false => SchedulerMsg::TaskFinished {

@@ -97,7 +97,7 @@ impl Worker {
             let ordered = task.state.is_pending() || task.state.is_running();
             let answer = (ordered && !task.orphaned).then_some(task.run_id);
             self.release(id);
-            self.into_memory(id, datum.value, datum.nbytes);
+            self.put_in_memory(id, datum.value, datum.nbytes);
             if let Some(run_id) = answer {
                 self.tell(SchedulerMsg::TaskFinished {
                     key: datum.key,

@@ -19,7 +19,6 @@ impl Worker {
             return;
         };
         let peer = transfer.peer;
-        self.peers[peer].transfer = None;
         for &id in &transfer.tasks {
             self.tasks[id].transfer = None;
         }
@@ -27,7 +26,6 @@ impl Worker {
             GatherOutcome::Answered { data, failed } => {
                 self.peers[peer].last_wait = 0.0;
                 self.answered(peer, transfer.tasks, data, failed);
-                self.peers.forget_if_idle(peer);
             }
             GatherOutcome::Busy => {
                 self.peer_is_busy(peer);
@@ -38,6 +36,9 @@ impl Worker {
                 self.come_to_nothing(transfer.tasks, None);
             }
         }
+        // Only now: until here the peer must not be forgotten.
+        self.peers[peer].transfer = None;
+        self.peers.forget_if_idle(peer);
     }
 
     fn answered(
@@ -54,7 +55,7 @@ impl Worker {
                 continue;
             };
             if self.tasks[id].state == TaskState::Flight {
-                self.into_memory(id, datum.value, datum.nbytes);
+                self.put_in_memory(id, datum.value, datum.nbytes);
                 arrived.push(datum.key);
             } else {
                 self.release(id);

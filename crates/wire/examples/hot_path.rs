@@ -79,7 +79,7 @@ fn encode() {
         .map(|n| Key::from(format!("inc-8ab3c0de8ab3c0de8ab3c0de8ab3-{n}")))
         .collect();
     let pickled = RunSpec::Pickled {
-        pickle: vec![7; 200].into(),
+        pickle: Bytes::from(vec![7; 200]).into(),
         buffers: Vec::new(),
     };
     let parts = RunSpec::Parts {

@@ -273,6 +273,11 @@ impl Writer {
         let _ = enc::write_bin(&mut self.buf, v);
     }
 
+    /// Head of bytes; `n` of them must follow. More than `u32::MAX` is no message.
+    pub fn bin_head(&mut self, n: usize) {
+        let _ = enc::write_bin_len(&mut self.buf, u32::try_from(n).unwrap_or(u32::MAX));
+    }
+
     /// Head of an array; `n` values must follow. More than `u32::MAX` cannot occur in memory we hold.
     pub fn array(&mut self, n: usize) {
         let _ = enc::write_array_len(&mut self.buf, u32::try_from(n).unwrap_or(u32::MAX));

@@ -66,11 +66,18 @@ impl Payload {
 
     /// A pickle that every receiver loads on arrival (`__Pickled__`, peers since 2022.04.0).
     pub fn pickled(pickle: impl AsRef<[u8]>, buffers: Vec<Bytes>) -> Self {
-        let pickle = pickle.as_ref();
-        let mut w = Writer::with_capacity(pickle.len() + 64);
+        Self::pickled_in_pieces([pickle.as_ref(), &[]], buffers)
+    }
+
+    /// [`Self::pickled`] of a pickle in two pieces.
+    pub(crate) fn pickled_in_pieces(pickle: [&[u8]; 2], buffers: Vec<Bytes>) -> Self {
+        let length = pickle[0].len() + pickle[1].len();
+        let mut w = Writer::with_capacity(length + 64);
         w.map(3);
         w.str("pickled-obj");
-        w.bin(pickle);
+        w.bin_head(length);
+        w.raw(pickle[0]);
+        w.raw(pickle[1]);
         w.str("compression");
         w.array(buffers.len());
         buffers.iter().for_each(|_| w.nil());

@@ -25,7 +25,7 @@ fn parts() -> RunSpec {
 
 fn pickled() -> RunSpec {
     RunSpec::Pickled {
-        pickle: Bytes::from_static(b"p"),
+        pickle: Bytes::from_static(b"p").into(),
         buffers: vec![Bytes::from_static(b"b")],
     }
 }

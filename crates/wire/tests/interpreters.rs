@@ -11,7 +11,7 @@ use oxidask_key::Key;
 use oxidask_wire::connection::Writer;
 use oxidask_wire::message::ErrorObject;
 use oxidask_wire::message::client::ToClient;
-use oxidask_wire::message::worker::{ComputeTask, RunSpec, ToWorker};
+use oxidask_wire::message::worker::{ComputeTask, Pickle, RunSpec, ToWorker};
 use oxidask_wire::pickle::{Exception, LastWorker, Object};
 use oxidask_wire::{Dialect, Message, Payload, Release, Value};
 use serde::Deserialize;
@@ -108,14 +108,17 @@ fn specs(dialect: &Dialect) -> Vec<RunSpec> {
                 Object::global("dask._task_spec", "Task"),
                 vec!["k".into(), add(), Object::Int(1), Object::Int(2)],
             )
-            .pickle(),
+            .pickle()
+            .into(),
             buffers: Vec::new(),
         },
         RunSpec::Pickled {
             // PROTO 5, Task("k", len, <buffer 0>)
-            pickle: b"\x80\x05cdask._task_spec\nTask\n(X\x01\x00\x00\x00kcbuiltins\nlen\n\x97tR."
-                .as_slice()
-                .into(),
+            // In two pieces.
+            pickle: Pickle {
+                prefix: Bytes::from_static(b"\x80\x05cdask._task_spec\nTask\n"),
+                body: Bytes::from_static(b"(X\x01\x00\x00\x00kcbuiltins\nlen\n\x97tR."),
+            },
             buffers: vec![Bytes::from_static(b"12345")],
         },
     ];

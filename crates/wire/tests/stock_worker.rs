@@ -69,7 +69,7 @@ fn add(dialect: &Dialect, key: &Key) -> RunSpec {
         let mut all = vec![Object::from(key), function];
         all.extend(args);
         return RunSpec::Pickled {
-            pickle: Object::call(task, all).pickle(),
+            pickle: Object::call(task, all).pickle().into(),
             buffers: Vec::new(),
         };
     }
@@ -77,7 +77,7 @@ fn add(dialect: &Dialect, key: &Key) -> RunSpec {
     if dialect.release() >= Release::new(2023, 8, 1) {
         let triple = Object::Tuple(vec![function, args, Object::Dict(Vec::new())]);
         return RunSpec::Pickled {
-            pickle: triple.pickle(),
+            pickle: triple.pickle().into(),
             buffers: Vec::new(),
         };
     }

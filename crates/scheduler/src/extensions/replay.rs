@@ -73,7 +73,9 @@ fn run_spec_value(run_spec: &RunSpec) -> Value {
         } => call(function, args.clone(), kwargs.clone()),
         RunSpec::Task(task) => task.clone(),
         RunSpec::Serialized(payload) => Value::Payload(Arc::clone(payload)),
-        RunSpec::Pickled { pickle, buffers } => Payload::pickled(pickle, buffers.clone()).into(),
+        RunSpec::Pickled { pickle, buffers } => {
+            Payload::pickled(pickle.to_bytes(), buffers.clone()).into()
+        }
     }
 }
 

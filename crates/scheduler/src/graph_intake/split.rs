@@ -7,7 +7,7 @@ use oxidask_graph::{Spec, SplitGraph, SplitTask};
 use oxidask_key::Key;
 use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::opaque::Opaque;
-use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::message::worker::{Pickle, RunSpec};
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
@@ -46,7 +46,10 @@ pub(super) fn taken(
 fn run_spec(spec: Spec) -> RunSpec {
     match spec {
         Spec::Pickled { pickle, buffers } => RunSpec::Pickled {
-            pickle: pickle.to_bytes(),
+            pickle: Pickle {
+                prefix: pickle.prefix,
+                body: pickle.body,
+            },
             buffers,
         },
         Spec::Parts {

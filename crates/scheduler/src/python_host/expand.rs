@@ -321,7 +321,7 @@ impl Parts {
         let mut rest = self.several(count.checked_sub(1)?)?;
         Some(match kind {
             0 => RunSpec::Pickled {
-                pickle: first,
+                pickle: first.into(),
                 buffers: rest,
             },
             1 => {

@@ -143,9 +143,10 @@ impl Submission {
             .iter()
             .map(|task| {
                 let (kind, values) = match &task.run_spec {
-                    RunSpec::Pickled { pickle, buffers } => {
-                        (0, vec![own(std::iter::once(pickle).chain(buffers))])
-                    }
+                    RunSpec::Pickled { pickle, buffers } => (
+                        0,
+                        vec![own(std::iter::once(&pickle.to_bytes()).chain(buffers))],
+                    ),
                     RunSpec::Parts {
                         function,
                         args,

@@ -8,7 +8,7 @@ use oxidask_key::Key;
 use super::{
     AcquireForm, CloseForm, Dialect, FreeKeysForm, RunSpecFields, begin_batch, finish_batch,
 };
-use crate::message::worker::{ComputeTask, RunSpec, ToWorker, WhoHas};
+use crate::message::worker::{ComputeTask, Pickle, RunSpec, ToWorker, WhoHas};
 use crate::message::{Composer, Message};
 use crate::msgpack::Writer;
 use crate::payload::Payload;
@@ -295,7 +295,9 @@ impl Dialect {
         match (self.run_spec, Form::of(spec)) {
             (_, Form::Pickled(pickle, buffers)) => {
                 c.out.str("run_spec");
-                c.payload(&Payload::pickled(pickle, buffers.to_vec()).into());
+                let pieces = [&pickle.prefix[..], &pickle.body[..]];
+                let payload = Payload::pickled_in_pieces(pieces, buffers.to_vec());
+                c.payload(&payload.into());
             }
             (RunSpecFields::Pickle, _) => {
                 // Refused by `accepts`; nil keeps the count of fields right.
@@ -358,7 +360,7 @@ const CALL: [&str; 3] = ["function", "args", "kwargs"];
 enum Form<'a> {
     Call(Call<'a>),
     Task(Part<'a>),
-    Pickled(&'a Bytes, &'a [Bytes]),
+    Pickled(&'a Pickle, &'a [Bytes]),
 }
 
 /// Function, arguments, keyword arguments; what is absent is not sent, or as nil.

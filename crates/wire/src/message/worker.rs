@@ -300,6 +300,35 @@ impl<'a> FromWorker<'a> {
     }
 }
 
+/// A pickle in two pieces: tasks of one graph have the first in common, and share it in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pickle {
+    /// Common to many; may be empty.
+    pub prefix: Bytes,
+    /// What follows.
+    pub body: Bytes,
+}
+
+impl Pickle {
+    /// The whole in one piece; copies unless there is no prefix.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        if self.prefix.is_empty() {
+            return self.body.clone();
+        }
+        [&self.prefix[..], &self.body[..]].concat().into()
+    }
+}
+
+impl From<Bytes> for Pickle {
+    fn from(body: Bytes) -> Self {
+        Self {
+            prefix: Bytes::new(),
+            body,
+        }
+    }
+}
+
 /// What a task runs, as the client's release wrote it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunSpec {
@@ -330,7 +359,7 @@ pub enum RunSpec {
     /// `dask._task_spec.GraphNode` since 2024.11.0.
     Pickled {
         /// The stream.
-        pickle: Bytes,
+        pickle: Pickle,
         /// Buffers in the order the stream asks for them.
         buffers: Vec<Bytes>,
     },

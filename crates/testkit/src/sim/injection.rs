@@ -7,8 +7,10 @@ use oxidask_scheduler_core::event::{Event, TaskFinished};
 use oxidask_scheduler_core::ids::{ClientId, RunId, WorkerId};
 use oxidask_scheduler_core::worker::{WorkerInfo, WorkerStatus};
 
+use super::core_worker::CoreWorker;
 use super::faults::FaultKind;
 use super::network::Peer;
+use super::process::WorkerProcess;
 use super::worker::SimWorker;
 use super::{Occurrence, START, Sim};
 
@@ -100,7 +102,14 @@ impl Sim {
                 .then(|| format!("tcp://nanny:{number}").into()),
             ..WorkerInfo::default()
         };
-        let worker = SimWorker::new(id, address.clone(), nthreads);
+        let worker: Box<dyn WorkerProcess> = if self.scenario.worker.is_core(number) {
+            let gpus = if number.is_multiple_of(2) { 1.0 } else { 0.0 };
+            let seed = self.scenario.seed ^ u64::from(number);
+            let address = address.clone();
+            Box::new(CoreWorker::new(id, address, nthreads, gpus, seed))
+        } else {
+            Box::new(SimWorker::new(id, address.clone(), nthreads))
+        };
         self.workers.insert(number, worker);
         self.by_address.insert(address.clone(), number);
         self.registered.insert(number, address);
@@ -116,9 +125,9 @@ impl Sim {
         let Some(worker) = self.workers.get_mut(&id.0) else {
             return;
         };
-        if worker.status == WorkerStatus::Running {
-            worker.status = WorkerStatus::Paused;
-            self.tell_status(id, WorkerStatus::Paused);
+        if worker.status() == WorkerStatus::Running {
+            let actions = worker.set_status(self.now, WorkerStatus::Paused);
+            self.act(id, actions);
             let until = self.now + self.rng.range(0.1, 1.0);
             self.schedule(until, Occurrence::Unpause(id));
         }
@@ -133,7 +142,7 @@ impl Sim {
     }
 
     fn lie(&mut self, worker: WorkerId) {
-        let known = self.workers.get(&worker.0).and_then(SimWorker::some_key);
+        let known = self.workers.get(&worker.0).and_then(|w| w.some_key());
         let (key, run_id) = match known {
             Some((key, RunId(run))) if self.rng.chance(0.5) => (key, RunId(run - 1)),
             _ => (Key::from("never-heard-of"), RunId(-5)),
@@ -190,7 +199,7 @@ impl Sim {
         let results: Vec<Key> = self
             .workers
             .values()
-            .filter_map(SimWorker::some_result)
+            .filter_map(|w| w.some_result())
             .collect();
         if let Some(key) = self.rng.pick(&results).cloned() {
             let event = Event::AddKeys {

@@ -6,11 +6,13 @@
 //! then the peers. The core's own `validate` runs after every event.
 
 pub mod client;
+pub mod core_worker;
 pub mod faults;
 pub mod graphs;
 mod injection;
 pub mod network;
 mod oracle;
+pub mod process;
 mod scenario;
 mod shell;
 pub mod worker;
@@ -34,8 +36,8 @@ use client::SimClient;
 use faults::FaultKind;
 use graphs::SimGraph;
 use network::{Link, Network, Peer};
-pub use scenario::Scenario;
-use worker::SimWorker;
+use process::{Gathered, WorkerProcess};
+pub use scenario::{Scenario, WorkerKind};
 
 /// Virtual time at which a simulation begins; some moment in the past, so that mix-ups with
 /// durations show.
@@ -74,6 +76,12 @@ enum Occurrence {
     FetchArrives(WorkerId, Arc<str>, Key),
     Fetched(WorkerId, Arc<str>, Key, Option<u64>),
     Refresh(WorkerId, Key),
+    GatherArrives(WorkerId, u64, Arc<str>, Vec<Key>),
+    Gathered(WorkerId, u64, Gathered),
+    /// The holder is done with a request for its data.
+    Sent(u32, u64),
+    Secede(WorkerId, u64),
+    Time(WorkerId),
     Heartbeat(WorkerId),
     Submit(ClientId, usize),
     Fault(FaultKind),
@@ -123,7 +131,7 @@ pub struct Sim {
     agenda: BinaryHeap<Scheduled>,
     core: Scheduler,
     network: Network,
-    workers: BTreeMap<u32, SimWorker>,
+    workers: BTreeMap<u32, Box<dyn WorkerProcess>>,
     /// Registered at the scheduler, whether or not the process still lives.
     registered: BTreeMap<u32, Arc<str>>,
     by_address: BTreeMap<Arc<str>, u32>,
@@ -136,6 +144,10 @@ pub struct Sim {
     /// Workers that are being started.
     arriving: usize,
     timeout_at: Option<f64>,
+    /// Requests for data among workers so far.
+    requests: u64,
+    /// Mistakes that workers found of their own.
+    broken: Vec<String>,
     /// A recording of everything the core was told.
     recording: Option<Encoder>,
     report: Report,
@@ -161,6 +173,8 @@ impl Sim {
             next_worker: 0,
             arriving: 0,
             timeout_at: None,
+            requests: 0,
+            broken: Vec::new(),
             recording: None,
             report: Report::default(),
             scenario,
@@ -322,7 +336,10 @@ impl Sim {
             }
             what => {
                 self.worker_step(what);
-                Ok(())
+                match self.broken.pop() {
+                    Some(what) => Err(format!("a worker: {what}")),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -333,13 +350,13 @@ impl Sim {
         match what {
             Occurrence::ToWorker(id, msg) => {
                 if let Some(worker) = self.workers.get_mut(&id.0) {
-                    let actions = worker.on_message(msg);
+                    let actions = worker.on_message(now, msg);
                     self.act(id, actions);
                 }
             }
             Occurrence::Done(id, key, token) => {
                 if let Some(worker) = self.workers.get_mut(&id.0) {
-                    let actions = worker.on_done(&key, token, now);
+                    let actions = worker.on_done(now, &key, token);
                     self.act(id, actions);
                 }
             }
@@ -368,10 +385,43 @@ impl Sim {
             Occurrence::Heartbeat(id) => self.heartbeat(id),
             Occurrence::Unpause(id) => {
                 if let Some(worker) = self.workers.get_mut(&id.0)
-                    && worker.status == WorkerStatus::Paused
+                    && worker.status() == WorkerStatus::Paused
                 {
-                    let actions = worker.resume();
-                    self.tell_status(id, WorkerStatus::Running);
+                    let actions = worker.set_status(now, WorkerStatus::Running);
+                    self.act(id, actions);
+                }
+            }
+            what => self.core_worker_step(what),
+        }
+    }
+
+    /// What happens at workers with the real core only.
+    fn core_worker_step(&mut self, what: Occurrence) {
+        let now = self.now;
+        match what {
+            Occurrence::GatherArrives(id, transfer, holder, keys) => {
+                self.gather_arrives(id, transfer, &holder, &keys);
+            }
+            Occurrence::Gathered(id, transfer, outcome) => {
+                if let Some(worker) = self.workers.get_mut(&id.0) {
+                    let actions = worker.on_gathered(now, transfer, outcome);
+                    self.act(id, actions);
+                }
+            }
+            Occurrence::Sent(holder, request) => {
+                if let Some(worker) = self.workers.get_mut(&holder) {
+                    worker.on_sent(now, request);
+                }
+            }
+            Occurrence::Secede(id, token) => {
+                if let Some(worker) = self.workers.get_mut(&id.0) {
+                    let actions = worker.on_secede(now, token);
+                    self.act(id, actions);
+                }
+            }
+            Occurrence::Time(id) => {
+                if let Some(worker) = self.workers.get_mut(&id.0) {
+                    let actions = worker.on_time(now);
                     self.act(id, actions);
                 }
             }

@@ -121,13 +121,14 @@ impl Sim {
         }
         // A worker that lost messages may keep what it was never told to drop.
         if !self.scenario.is_treacherous()
-            && let Some(worker) = self.workers.values().find(|w| !w.is_empty())
+            && let Some(worker) = self.workers.iter().find(|(_, w)| !w.is_empty())
         {
+            let (&id, worker) = worker;
             return Err(format!(
                 "worker {} (registered: {}, cut off: {}) keeps what nobody wants: {}",
-                worker.id.0,
-                self.registered.contains_key(&worker.id.0),
-                self.network.is_cut_off(Peer::Worker(worker.id.0), self.now),
+                id,
+                self.registered.contains_key(&id),
+                self.network.is_cut_off(Peer::Worker(id), self.now),
                 worker.shown()
             ));
         }
@@ -170,10 +171,13 @@ impl Sim {
         for (id, worker) in &self.workers {
             text += &format!(
                 "\n  worker {id}: {:?}, {} tasks, {} executing",
-                worker.status,
+                worker.status(),
                 worker.backlog(),
                 worker.executing().len()
             );
+            if worker.backlog() > 0 {
+                text += &format!(" ({})", worker.shown());
+            }
         }
         text
     }

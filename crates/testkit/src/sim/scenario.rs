@@ -5,6 +5,39 @@ use oxidask_scheduler_core::config::CoreConfig;
 use super::faults::Faults;
 use crate::rng::Rng;
 
+/// Which brain the workers have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkerKind {
+    /// The simple one of `worker.rs`: stands for stock's.
+    #[default]
+    Simulated,
+    /// The real worker core.
+    Core,
+    /// Half of the workers have the real core.
+    Mixed,
+}
+
+impl WorkerKind {
+    /// Reads `simulated`, `core` or `mixed`.
+    pub fn parse(s: &str) -> Option<Self> {
+        Some(match s {
+            "simulated" => Self::Simulated,
+            "core" => Self::Core,
+            "mixed" => Self::Mixed,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn is_core(self, number: u32) -> bool {
+        match self {
+            Self::Simulated => false,
+            Self::Core => true,
+            // Not every second: those have the GPUs.
+            Self::Mixed => number % 4 < 2,
+        }
+    }
+}
+
 /// What a simulation does.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -14,6 +47,8 @@ pub struct Scenario {
     pub workers: usize,
     /// Threads of each.
     pub nthreads: usize,
+    /// Which brain the workers have.
+    pub worker: WorkerKind,
     /// Clients, each submitting its graphs.
     pub clients: usize,
     /// Graphs per client.
@@ -57,6 +92,7 @@ impl Scenario {
             seed,
             workers: 3 + rng.below(8),
             nthreads: 1 + rng.below(3),
+            worker: WorkerKind::default(),
             clients: 1 + rng.below(2),
             graphs: 1 + rng.below(3),
             tasks: 30 + rng.below(120),
@@ -100,6 +136,11 @@ impl Scenario {
             validate_every: 64,
             ..base
         }
+    }
+
+    /// The same with workers of that kind.
+    pub fn with_workers(self, worker: WorkerKind) -> Self {
+        Self { worker, ..self }
     }
 
     /// The same with peers that lose orders and claim what they do not have.

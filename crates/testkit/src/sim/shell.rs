@@ -1,17 +1,19 @@
 //! What the scheduler's process does around its core: delivers effects, follows retirements, asks
 //! workers on behalf of the watchdog, and takes in what workers say.
 
+use std::sync::Arc;
+
 use oxidask_key::Key;
 use oxidask_scheduler_core::effect::{Effect, Suspicion, WorkerMsg};
 use oxidask_scheduler_core::event::{Event, Verdict};
 use oxidask_scheduler_core::ids::{Timestamp, WorkerId};
 use oxidask_scheduler_core::policy::Retirement;
 use oxidask_scheduler_core::recording::{Entry, Outcome};
-use oxidask_scheduler_core::worker::{WorkerMetrics, WorkerStatus};
+use oxidask_scheduler_core::worker::WorkerMetrics;
 use oxidask_scheduler_core::{Effects, heartbeat_interval};
 
 use super::network::{Link, Peer};
-use super::worker::{Action, SimWorker};
+use super::process::{Action, Gathered, WorkerProcess};
 use super::{Occurrence, START, Sim};
 
 /// Seconds until the scheduler's side notices that a connection is gone.
@@ -136,7 +138,7 @@ impl Sim {
         let verdict = match asked {
             _ if cut_off(&suspicion.worker) => Verdict::NoAnswer,
             None => Verdict::NoAnswer,
-            Some(worker) if asks_for_unknown(worker, suspicion) => Verdict::Unknown,
+            Some(worker) if asks_for_unknown(&**worker, suspicion) => Verdict::Unknown,
             Some(_) => {
                 let lacks = |key: &Key, holder: &WorkerId| {
                     let live = self.workers.get(&holder.0);
@@ -189,15 +191,6 @@ impl Sim {
         self.schedule(at, Occurrence::ToCore(Peer::Worker(id.0), event));
     }
 
-    pub(super) fn tell_status(&mut self, id: WorkerId, status: WorkerStatus) {
-        let event = Event::WorkerStatusChanged {
-            worker: id,
-            status,
-            stimulus_id: "worker-status".into(),
-        };
-        self.tell(id, event);
-    }
-
     pub(super) fn in_turmoil(&self) -> bool {
         self.now - START < self.scenario.turmoil
     }
@@ -221,12 +214,56 @@ impl Sim {
                 Action::RefreshLater { key } => {
                     self.schedule(self.now + 0.1, Occurrence::Refresh(id, key));
                 }
+                Action::Gather {
+                    transfer,
+                    holder,
+                    keys,
+                    ..
+                } => {
+                    let at = self.now + self.network.transfer(0);
+                    self.schedule(at, Occurrence::GatherArrives(id, transfer, holder, keys));
+                }
+                Action::Secede { token, after } => {
+                    self.schedule(self.now + after, Occurrence::Secede(id, token));
+                }
+                Action::WakeAt(at) => self.schedule(at, Occurrence::Time(id)),
+                Action::Broken(what) => self.broken.push(format!("worker {}: {what}", id.0)),
                 Action::Leave => {
                     self.workers.remove(&id.0);
                     self.connection_breaks(id);
                 }
             }
         }
+    }
+
+    /// A request for data reaches the peer that is said to have it.
+    pub(super) fn gather_arrives(
+        &mut self,
+        id: WorkerId,
+        transfer: u64,
+        holder: &Arc<str>,
+        keys: &[Key],
+    ) {
+        let now = self.now;
+        let asker = self.registered.get(&id.0).cloned().unwrap_or_default();
+        let number = self.by_address.get(holder).copied();
+        let reachable = number.filter(|&n| !self.network.is_cut_off(Peer::Worker(n), now));
+        let live = reachable.and_then(|n| Some((n, self.workers.get_mut(&n)?)));
+        self.requests += 1;
+        let request = self.requests;
+        let outcome = match live {
+            Some((_, worker)) => worker.on_get_data(now, request, &asker, keys),
+            None => Gathered::Unreachable,
+        };
+        let nbytes = match &outcome {
+            Gathered::Answered(held) => held.iter().map(|(.., n)| n).sum(),
+            _ => 0,
+        };
+        let back = now + self.network.transfer(nbytes);
+        if let (Some(holder), Gathered::Answered(_)) = (number, &outcome) {
+            self.schedule(back, Occurrence::Sent(holder, request));
+        }
+        self.schedule(back, Occurrence::Gathered(id, transfer, outcome));
     }
 
     pub(super) fn heartbeat(&mut self, id: WorkerId) {
@@ -248,7 +285,7 @@ impl Sim {
     }
 }
 
-fn asks_for_unknown(worker: &SimWorker, suspicion: &Suspicion) -> bool {
+fn asks_for_unknown(worker: &dyn WorkerProcess, suspicion: &Suspicion) -> bool {
     let task = suspicion.task.as_ref();
     task.is_some_and(|(key, _)| !worker.knows(key))
 }

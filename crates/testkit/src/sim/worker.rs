@@ -15,40 +15,11 @@ use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_scheduler_core::worker::WorkerStatus;
 
 use super::graphs::{SimTask, value_of};
+use super::process::{Action, WorkerProcess};
 
 /// Tables whose order depends on nothing but what was done to them.
 type Map<V> = IndexMap<Key, V, FixedState>;
 type Set = IndexSet<Key, FixedState>;
-
-/// What a worker does in answer to something.
-#[derive(Debug)]
-pub enum Action {
-    /// Tell the scheduler.
-    Tell(Event),
-    /// Ask a peer for data.
-    Fetch {
-        /// Whom, by address.
-        holder: Arc<str>,
-        /// What.
-        key: Key,
-    },
-    /// Occupy a thread for so long.
-    Run {
-        /// Which task.
-        key: Key,
-        /// Tells this run from an earlier, cancelled one.
-        token: u64,
-        /// Seconds.
-        duration: f64,
-    },
-    /// Ask again where a key is, a little later.
-    RefreshLater {
-        /// Which.
-        key: Key,
-    },
-    /// Close the connection.
-    Leave,
-}
 
 #[derive(Debug)]
 struct Work {
@@ -105,106 +76,9 @@ impl SimWorker {
         }
     }
 
-    /// The value it holds for a key.
-    pub fn value(&self, key: &Key) -> Option<u64> {
-        self.data.get(key).copied()
-    }
-
-    /// Number of tasks it knows, for bounds checks.
-    pub fn backlog(&self) -> usize {
-        self.work.len()
-    }
-
-    /// Whether it has been told to run the task, and has not done so yet.
-    pub fn knows(&self, key: &Key) -> bool {
-        self.work.contains_key(key)
-    }
-
-    /// Whether it holds anything, or has anything to do.
-    pub fn is_empty(&self) -> bool {
-        self.work.is_empty() && self.data.is_empty()
-    }
-
-    /// A little of what it holds and has to do, for messages.
-    pub fn shown(&self) -> String {
-        let data: Vec<&Key> = self.data.keys().take(5).collect();
-        let work: Vec<&Key> = self.work.keys().take(5).collect();
-        format!("data {data:?}, work {work:?}")
-    }
-
-    /// Any key it holds the result of, for faults that need one.
-    pub fn some_result(&self) -> Option<Key> {
-        self.data.keys().next().cloned()
-    }
-
-    /// Any key it is working on, for faults that need one.
-    pub fn some_key(&self) -> Option<(Key, RunId)> {
-        let work = self.work.values().next()?;
-        Some((work.key.clone(), work.run_id))
-    }
-
-    /// Tasks that occupy a thread now.
-    pub fn executing(&self) -> Vec<Key> {
-        let running = self.work.values().filter(|w| w.running.is_some());
-        running.map(|w| w.key.clone()).collect()
-    }
-
     fn stimulus(&mut self, what: &str) -> Arc<str> {
         self.stimuli += 1;
         format!("{what}-{}-{}", self.id.0, self.stimuli).into()
-    }
-
-    /// A message of the scheduler.
-    pub fn on_message(&mut self, msg: WorkerMsg) -> Vec<Action> {
-        let mut out = Vec::new();
-        match msg {
-            WorkerMsg::ComputeTask(task) => self.on_compute(*task, &mut out),
-            WorkerMsg::FreeKeys { keys, .. } => self.on_free(&keys, &mut out),
-            WorkerMsg::RemoveReplicas { keys, stimulus_id } => {
-                for key in keys {
-                    self.on_remove_replica(key, &stimulus_id, &mut out);
-                }
-            }
-            WorkerMsg::AcquireReplicas { who_has, .. } => {
-                for (key, holders) in who_has {
-                    if !self.data.contains_key(&key) {
-                        self.who_has.insert(key.clone(), holders);
-                        self.acquire.insert(key.clone());
-                        self.fetch(&key, &mut out);
-                    }
-                }
-            }
-            WorkerMsg::RefreshWhoHas { who_has, .. } => {
-                for (key, holders) in who_has {
-                    if self.is_needed(&key) && !self.data.contains_key(&key) {
-                        self.who_has.insert(key.clone(), holders);
-                        self.fetch(&key, &mut out);
-                    }
-                }
-            }
-            WorkerMsg::StealRequest { key, stimulus_id } => {
-                self.on_steal_request(key, stimulus_id, &mut out);
-            }
-            WorkerMsg::StatusChange {
-                status,
-                stimulus_id,
-            } => {
-                self.status = status;
-                out.push(Action::Tell(Event::WorkerStatusChanged {
-                    worker: self.id,
-                    status,
-                    stimulus_id,
-                }));
-            }
-            WorkerMsg::RemoveWorker { worker, .. } => {
-                for holders in self.who_has.values_mut() {
-                    holders.retain(|h| *h != worker);
-                }
-            }
-            WorkerMsg::Close { .. } => out.push(Action::Leave),
-        }
-        self.start_ready(&mut out);
-        out
     }
 
     fn on_compute(&mut self, msg: ComputeTask, out: &mut Vec<Action>) {
@@ -319,50 +193,6 @@ impl SimWorker {
         }
     }
 
-    /// Whether to ask the scheduler (still) where `key` is.
-    pub fn on_refresh_due(&mut self, key: Key) -> Option<Event> {
-        if self.data.contains_key(&key) || !self.is_needed(&key) {
-            self.refreshing.swap_remove(&key);
-            return None;
-        }
-        let stimulus_id = self.stimulus("refresh");
-        Some(Event::RequestRefreshWhoHas {
-            worker: self.id,
-            keys: vec![key],
-            stimulus_id,
-        })
-    }
-
-    /// The answer of a peer; nothing if it did not have the data or is gone.
-    pub fn on_fetched(&mut self, holder: &str, key: Key, value: Option<u64>) -> Vec<Action> {
-        let mut out = Vec::new();
-        self.fetching.swap_remove(&key);
-        match value {
-            Some(value) => {
-                if self.is_needed(&key) {
-                    self.acquire.swap_remove(&key);
-                    self.data.insert(key.clone(), value);
-                    let stimulus_id = self.stimulus("gathered");
-                    out.push(Action::Tell(Event::AddKeys {
-                        worker: self.id,
-                        keys: vec![key],
-                        stimulus_id,
-                    }));
-                }
-            }
-            None => {
-                if let Some(holders) = self.who_has.get_mut(&key) {
-                    holders.retain(|h| h.as_ref() != holder);
-                }
-                if self.is_needed(&key) {
-                    self.fetch(&key, &mut out);
-                }
-            }
-        }
-        self.start_ready(&mut out);
-        out
-    }
-
     fn start_ready(&mut self, out: &mut Vec<Action>) {
         // As real ones do, it begins nothing while it hands over its data.
         if self.status != WorkerStatus::Running {
@@ -401,16 +231,169 @@ impl SimWorker {
         }
     }
 
-    /// Takes up work again after a pause.
-    pub fn resume(&mut self) -> Vec<Action> {
-        self.status = WorkerStatus::Running;
-        let mut out = Vec::new();
+    fn finished(&self, key: &Key, run_id: RunId, nbytes: u64, stimulus_id: Arc<str>) -> Action {
+        Action::Tell(Event::TaskFinished(Box::new(TaskFinished {
+            worker: self.id,
+            key: key.clone(),
+            run_id: Some(run_id),
+            nbytes: Some(nbytes),
+            type_: None,
+            typename: "int".into(),
+            startstops: Vec::new(),
+            metadata: None,
+            raw: None,
+            stimulus_id,
+        })))
+    }
+}
+
+impl WorkerProcess for SimWorker {
+    fn status(&self) -> WorkerStatus {
+        self.status
+    }
+
+    fn set_status(&mut self, _now: f64, status: WorkerStatus) -> Vec<Action> {
+        self.status = status;
+        let mut out = vec![Action::Tell(Event::WorkerStatusChanged {
+            worker: self.id,
+            status,
+            stimulus_id: "worker-status".into(),
+        })];
         self.start_ready(&mut out);
         out
     }
 
-    /// A thread is done with a run.
-    pub fn on_done(&mut self, key: &Key, token: u64, now: f64) -> Vec<Action> {
+    fn value(&self, key: &Key) -> Option<u64> {
+        self.data.get(key).copied()
+    }
+
+    fn backlog(&self) -> usize {
+        self.work.len()
+    }
+
+    fn knows(&self, key: &Key) -> bool {
+        self.work.contains_key(key)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.work.is_empty() && self.data.is_empty()
+    }
+
+    fn shown(&self) -> String {
+        let data: Vec<&Key> = self.data.keys().take(5).collect();
+        let work: Vec<&Key> = self.work.keys().take(5).collect();
+        format!("data {data:?}, work {work:?}")
+    }
+
+    fn some_result(&self) -> Option<Key> {
+        self.data.keys().next().cloned()
+    }
+
+    fn some_key(&self) -> Option<(Key, RunId)> {
+        let work = self.work.values().next()?;
+        Some((work.key.clone(), work.run_id))
+    }
+
+    fn executing(&self) -> Vec<Key> {
+        let running = self.work.values().filter(|w| w.running.is_some());
+        running.map(|w| w.key.clone()).collect()
+    }
+
+    fn on_message(&mut self, _now: f64, msg: WorkerMsg) -> Vec<Action> {
+        let mut out = Vec::new();
+        match msg {
+            WorkerMsg::ComputeTask(task) => self.on_compute(*task, &mut out),
+            WorkerMsg::FreeKeys { keys, .. } => self.on_free(&keys, &mut out),
+            WorkerMsg::RemoveReplicas { keys, stimulus_id } => {
+                for key in keys {
+                    self.on_remove_replica(key, &stimulus_id, &mut out);
+                }
+            }
+            WorkerMsg::AcquireReplicas { who_has, .. } => {
+                for (key, holders) in who_has {
+                    if !self.data.contains_key(&key) {
+                        self.who_has.insert(key.clone(), holders);
+                        self.acquire.insert(key.clone());
+                        self.fetch(&key, &mut out);
+                    }
+                }
+            }
+            WorkerMsg::RefreshWhoHas { who_has, .. } => {
+                for (key, holders) in who_has {
+                    if self.is_needed(&key) && !self.data.contains_key(&key) {
+                        self.who_has.insert(key.clone(), holders);
+                        self.fetch(&key, &mut out);
+                    }
+                }
+            }
+            WorkerMsg::StealRequest { key, stimulus_id } => {
+                self.on_steal_request(key, stimulus_id, &mut out);
+            }
+            WorkerMsg::StatusChange {
+                status,
+                stimulus_id,
+            } => {
+                self.status = status;
+                out.push(Action::Tell(Event::WorkerStatusChanged {
+                    worker: self.id,
+                    status,
+                    stimulus_id,
+                }));
+            }
+            WorkerMsg::RemoveWorker { worker, .. } => {
+                for holders in self.who_has.values_mut() {
+                    holders.retain(|h| *h != worker);
+                }
+            }
+            WorkerMsg::Close { .. } => out.push(Action::Leave),
+        }
+        self.start_ready(&mut out);
+        out
+    }
+
+    fn on_refresh_due(&mut self, key: Key) -> Option<Event> {
+        if self.data.contains_key(&key) || !self.is_needed(&key) {
+            self.refreshing.swap_remove(&key);
+            return None;
+        }
+        let stimulus_id = self.stimulus("refresh");
+        Some(Event::RequestRefreshWhoHas {
+            worker: self.id,
+            keys: vec![key],
+            stimulus_id,
+        })
+    }
+
+    fn on_fetched(&mut self, holder: &str, key: Key, value: Option<u64>) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.fetching.swap_remove(&key);
+        match value {
+            Some(value) => {
+                if self.is_needed(&key) {
+                    self.acquire.swap_remove(&key);
+                    self.data.insert(key.clone(), value);
+                    let stimulus_id = self.stimulus("gathered");
+                    out.push(Action::Tell(Event::AddKeys {
+                        worker: self.id,
+                        keys: vec![key],
+                        stimulus_id,
+                    }));
+                }
+            }
+            None => {
+                if let Some(holders) = self.who_has.get_mut(&key) {
+                    holders.retain(|h| h.as_ref() != holder);
+                }
+                if self.is_needed(&key) {
+                    self.fetch(&key, &mut out);
+                }
+            }
+        }
+        self.start_ready(&mut out);
+        out
+    }
+
+    fn on_done(&mut self, now: f64, key: &Key, token: u64) -> Vec<Action> {
         let mut out = Vec::new();
         self.busy = self.busy.saturating_sub(1);
         let current = self
@@ -439,21 +422,6 @@ impl SimWorker {
         }
         self.start_ready(&mut out);
         out
-    }
-
-    fn finished(&self, key: &Key, run_id: RunId, nbytes: u64, stimulus_id: Arc<str>) -> Action {
-        Action::Tell(Event::TaskFinished(Box::new(TaskFinished {
-            worker: self.id,
-            key: key.clone(),
-            run_id: Some(run_id),
-            nbytes: Some(nbytes),
-            type_: None,
-            typename: "int".into(),
-            startstops: Vec::new(),
-            metadata: None,
-            raw: None,
-            stimulus_id,
-        })))
     }
 }
 

@@ -64,6 +64,13 @@ pub struct Report {
     pub retired: u64,
     /// Tasks and copies that the watchdog set right.
     pub repaired: u64,
+    /// Requests for data between workers with the real core, and how many of these were refused, or
+    /// found nobody.
+    pub requests: u64,
+    /// See [`Self::requests`].
+    pub refused: u64,
+    /// See [`Self::requests`].
+    pub unreachable: u64,
 }
 
 enum Occurrence {
@@ -144,8 +151,6 @@ pub struct Sim {
     /// Workers that are being started.
     arriving: usize,
     timeout_at: Option<f64>,
-    /// Requests for data among workers so far.
-    requests: u64,
     /// Mistakes that workers found of their own.
     broken: Vec<String>,
     /// A recording of everything the core was told.
@@ -173,7 +178,6 @@ impl Sim {
             next_worker: 0,
             arriving: 0,
             timeout_at: None,
-            requests: 0,
             broken: Vec::new(),
             recording: None,
             report: Report::default(),

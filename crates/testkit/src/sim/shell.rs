@@ -249,8 +249,8 @@ impl Sim {
         let number = self.by_address.get(holder).copied();
         let reachable = number.filter(|&n| !self.network.is_cut_off(Peer::Worker(n), now));
         let live = reachable.and_then(|n| Some((n, self.workers.get_mut(&n)?)));
-        self.requests += 1;
-        let request = self.requests;
+        self.report.requests += 1;
+        let request = self.report.requests;
         let outcome = match live {
             Some((_, worker)) => worker.on_get_data(now, request, &asker, keys),
             None => Gathered::Unreachable,
@@ -259,6 +259,8 @@ impl Sim {
             Gathered::Answered(held) => held.iter().map(|(.., n)| n).sum(),
             _ => 0,
         };
+        self.report.refused += u64::from(matches!(outcome, Gathered::Busy));
+        self.report.unreachable += u64::from(matches!(outcome, Gathered::Unreachable));
         let back = now + self.network.transfer(nbytes);
         if let (Some(holder), Gathered::Answered(_)) = (number, &outcome) {
             self.schedule(back, Occurrence::Sent(holder, request));

@@ -216,7 +216,11 @@ impl RoleRules {
         Self::parse(&path, &text).map(Some)
     }
 
-    fn parse(path: &str, text: &str) -> Result<Self, RolesError> {
+    /// The rules in the text of a file; `path` is for messages.
+    ///
+    /// # Errors
+    /// When the text says something else.
+    pub fn parse(path: &str, text: &str) -> Result<Self, RolesError> {
         let map = parse_yaml(Path::new(path), text)?.unwrap_or_default();
         read(&map).map_err(|problem| RolesError::Rule {
             path: path.to_owned(),
@@ -227,11 +231,15 @@ impl RoleRules {
     /// What a caller with this certificate (none: without TLS) may be: by the first rule that
     /// matches, else by `default`.
     pub fn grant(&self, certificate: Option<&CertificateDer<'_>>) -> Granted {
-        let Some(subject) = certificate.and_then(tls::subject) else {
-            return Granted {
-                roles: Roles::NONE,
-                subject: "no certificate".to_owned(),
-            };
+        let nobody = |subject: &str| Granted {
+            roles: Roles::NONE,
+            subject: subject.to_owned(),
+        };
+        let Some(certificate) = certificate else {
+            return nobody("no certificate");
+        };
+        let Some(subject) = tls::subject(certificate) else {
+            return nobody("a certificate whose subject cannot be read");
         };
         let matching = self.rules.iter().find(|rule| rule.matches(&subject));
         let text: Vec<String> = subject

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
 };
 use tokio::io::duplex;
 
@@ -26,6 +26,10 @@ impl Authority {
     fn new(name: &str) -> Self {
         let mut params = params(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::with(params)
+    }
+
+    fn with(params: CertificateParams) -> Self {
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("signed").pem();
         let issuer = Issuer::new(params, key);
@@ -149,6 +153,16 @@ async fn certificates_that_stock_accepts_are_accepted() {
     let mut own_authority = params("me");
     own_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let own_authority = self_signed(&own_authority);
+    let mut beside_others = own_authority.clone();
+    beside_others.ca_file = own_authority.ca_file.clone().map(|own| {
+        let mut past = params("past");
+        past.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        past.not_after = date_time_ymd(2020, 1, 1);
+        format!("{}{}{own}", Authority::with(past).pem, authority.pem)
+    });
+    let mut below = params("authority below");
+    below.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let below = options(&authority.pem, authority.issue(&below));
     let first_version = TlsOptions {
         ca_file: Some(FIRST_VERSION_AUTHORITY.to_owned()),
         cert: Some(FIRST_VERSION.to_owned()),
@@ -158,6 +172,8 @@ async fn certificates_that_stock_accepts_are_accepted() {
         ("ordinary", ordinary),
         ("temporary", temporary),
         ("own authority", own_authority),
+        ("own authority beside others", beside_others),
+        ("authority below", below),
         ("first version", first_version),
     ] {
         for max_version in [None, Some(TlsVersion::V1_2)] {
@@ -241,6 +257,59 @@ async fn certificates_that_prove_nothing_are_refused_by_either_side() {
         let error = client.expect_err(name);
         assert!(error.contains(reason), "{name}: {error}");
         assert!(server.is_err(), "{name}: the server hears of it");
+    }
+}
+
+/// Authorities that are none, or not any more, and certificates that an authority made for issuing.
+#[tokio::test]
+async fn what_is_in_the_ca_file_does_not_make_an_authority() {
+    let members = Authority::new("members");
+    let pinned = Authority::with(params("pinned"));
+    let mut usage = params("no issuer");
+    usage.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    usage.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let no_issuer = Authority::with(usage);
+    let mut past = params("past");
+    past.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    past.not_after = date_time_ymd(2020, 1, 1);
+    let past = Authority::with(past);
+    let mut narrow = params("narrow");
+    narrow.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    narrow.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("elsewhere.test".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let narrow = Authority::with(narrow);
+
+    let peer = params("peer");
+    let mut authority = params("authority below");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut signs_only = authority.clone();
+    signs_only.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let mut any_use = authority.clone();
+    any_use.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+    for (name, issuer, params, reason) in [
+        ("a member's issue", &pinned, &peer, "UnknownIssuer"),
+        ("a member's authority", &pinned, &authority, "UnknownIssuer"),
+        ("not for issuing", &no_issuer, &peer, "UnknownIssuer"),
+        ("not for issuing", &no_issuer, &authority, "UnknownIssuer"),
+        ("expired authority", &past, &peer, "Expired"),
+        ("expired authority", &past, &authority, "Expired"),
+        ("only some names", &narrow, &authority, "UnknownIssuer"),
+        ("only signs others", &members, &signs_only, "InvalidPurpose"),
+        ("for any use", &members, &any_use, "InvalidPurpose"),
+    ] {
+        // All trust the same authorities; only the certificates differ.
+        let trusted = format!("{}{}", members.pem, issuer.pem);
+        let good = security(&options(&trusted, members.issue(&peer)));
+        let bad = security(&options(&trusted, issuer.issue(params)));
+        let (server, client) = meet(&good, &bad).await;
+        let error = server.expect_err(name);
+        assert!(error.contains(reason), "{name}: {error}");
+        assert!(client.is_err(), "{name}: the client hears of it");
+        let (_, client) = meet(&bad, &good).await;
+        let error = client.expect_err(name);
+        assert!(error.contains(reason), "{name}: {error}");
     }
 }
 

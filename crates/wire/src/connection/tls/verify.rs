@@ -1,10 +1,14 @@
-//! Whose certificate is accepted: one that an authority of `ca-file` has issued, at any remove, and
-//! that is valid now. Names in it do not matter.
+//! Whose certificate is accepted: one that an authority of `ca-file` has issued, at any remove, when
+//! both are valid now. Names in it do not matter.
 //!
-//! webpki decides, except for two kinds of certificates that clusters made by hand often have, that
-//! OpenSSL (and so stock) accepts, and that webpki refuses on principle: those of X.509 version 1
-//! (`openssl x509 -req` without extensions), and authorities that use their own certificate as a
-//! server or client (`openssl req -x509`). These must come directly from an authority of `ca-file`.
+//! webpki decides, with OpenSSL's idea (and so stock's) of what an authority is: a certificate in
+//! `ca-file` that is none, such as that of `Security.temporary()`, stands for itself alone, and one
+//! that has expired for nobody.
+//!
+//! Two kinds of certificates that clusters made by hand often have are accepted by OpenSSL and
+//! refused by webpki on principle: those of X.509 version 1 (`openssl x509 -req` without extensions),
+//! and authorities that use their own certificate as a server or client (`openssl req -x509`). These
+//! must be in `ca-file` themselves, or come directly from an authority there.
 
 use std::sync::Arc;
 
@@ -41,10 +45,88 @@ enum Purpose {
 /// Decides on certificates, for both sides.
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
+    known: Vec<Known>,
+    /// Those that may issue, whenever they are valid.
+    issuers: Trust,
+    hints: Vec<DistinguishedName>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// A certificate of `ca-file`.
+#[derive(Debug)]
+struct Known {
+    der: CertificateDer<'static>,
+    may_issue: bool,
+}
+
+/// webpki with some authorities.
+#[derive(Debug)]
+struct Trust {
     roots: Arc<RootCertStore>,
-    authorities: Vec<CertificateDer<'static>>,
-    callers: Arc<dyn ClientCertVerifier>,
-    algorithms: WebPkiSupportedAlgorithms,
+    /// None without authorities.
+    callers: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Trust {
+    fn new<'a>(
+        authorities: impl Iterator<Item = &'a Known>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        for authority in authorities {
+            roots.add(authority.der.clone())?;
+        }
+        let roots = Arc::new(roots);
+        let callers = if roots.is_empty() {
+            None
+        } else {
+            let builder = WebPkiClientVerifier::builder_with_provider(
+                Arc::clone(&roots),
+                Arc::clone(provider),
+            );
+            let built = builder.build();
+            Some(built.map_err(|error| Error::General(error.to_string()))?)
+        };
+        Ok(Self { roots, callers })
+    }
+
+    fn check(
+        &self,
+        shown: &Shown<'_>,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
+        let Shown {
+            leaf,
+            intermediates,
+            now,
+            purpose,
+        } = *shown;
+        match (purpose, &self.callers) {
+            (Purpose::Client, None) => Err(CertificateError::UnknownIssuer.into()),
+            (Purpose::Client, Some(callers)) => callers
+                .verify_client_cert(leaf, intermediates, now)
+                .map(|_| ()),
+            (Purpose::Server, _) => {
+                let parsed = ParsedCertificate::try_from(leaf)?;
+                verify_server_cert_signed_by_trust_anchor(
+                    &parsed,
+                    &self.roots,
+                    intermediates,
+                    now,
+                    algorithms.all,
+                )
+            }
+        }
+    }
+}
+
+/// What the other side shows, when, and for what.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    leaf: &'a CertificateDer<'a>,
+    intermediates: &'a [CertificateDer<'a>],
+    now: UnixTime,
+    purpose: Purpose,
 }
 
 impl PeerVerifier {
@@ -52,53 +134,74 @@ impl PeerVerifier {
         authorities: Vec<CertificateDer<'static>>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for (number, authority) in authorities.iter().enumerate() {
-            roots
-                .add(authority.clone())
-                .map_err(|error| TlsError::Malformed {
-                    item: TlsItem::CaFile,
-                    name: format!("certificate {}", number + 1),
-                    detail: error.to_string(),
-                })?;
+        let malformed = |number: usize, detail: String| TlsError::Malformed {
+            item: TlsItem::CaFile,
+            name: format!("certificate {}", number + 1),
+            detail,
+        };
+        let mut known = Vec::new();
+        let mut every = RootCertStore::empty();
+        for (number, der) in authorities.into_iter().enumerate() {
+            let added = every.add(der.clone());
+            added.map_err(|error| malformed(number, error.to_string()))?;
+            let parsed = parse(&der).ok_or_else(|| malformed(number, "no X.509".to_owned()))?;
+            let may_issue = may_issue(&parsed);
+            known.push(Known { der, may_issue });
         }
-        let roots = Arc::new(roots);
-        let callers =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| TlsError::Setup(error.to_string()))?;
+        let issuers = Trust::new(known.iter().filter(|known| known.may_issue), provider)
+            .map_err(|error| TlsError::Setup(error.to_string()))?;
         Ok(Self {
-            roots,
-            authorities,
-            callers,
-            algorithms: provider.signature_verification_algorithms,
+            known,
+            issuers,
+            hints: every.subjects(),
+            provider: Arc::clone(provider),
         })
     }
 
-    /// The second opinion on a certificate that webpki refuses with `refusal`.
-    fn issued_directly(
+    fn check(&self, shown: &Shown<'_>) -> Result<(), Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match self.issuers.check(shown, algorithms) {
+            Ok(()) => self.check_issuers_are_valid(shown, algorithms),
+            Err(refusal) => self.known_or_issued_directly(shown, refusal),
+        }
+    }
+
+    /// webpki does not look at the dates of authorities; OpenSSL does.
+    fn check_issuers_are_valid(
         &self,
-        leaf: &CertificateDer<'_>,
-        now: UnixTime,
-        purpose: Purpose,
-        refusal: Error,
+        shown: &Shown<'_>,
+        algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<(), Error> {
-        let Some(leaf) = parse(leaf) else {
+        let issuers = || self.known.iter().filter(|known| known.may_issue);
+        if issuers().all(|known| known.is_valid(shown.now)) {
+            return Ok(());
+        }
+        let valid = issuers().filter(|known| known.is_valid(shown.now));
+        Trust::new(valid, &self.provider)?
+            .check(shown, algorithms)
+            .map_err(|_| CertificateError::Expired.into())
+    }
+
+    /// The second opinion on a certificate that webpki refuses with `refusal`.
+    fn known_or_issued_directly(&self, shown: &Shown<'_>, refusal: Error) -> Result<(), Error> {
+        let Some(leaf) = parse(shown.leaf) else {
             return Err(refusal);
         };
-        if leaf.version() != X509Version::V1 && !leaf.is_ca() {
-            return Err(refusal);
+        if !self.known.iter().any(|known| known.der == *shown.leaf) {
+            if leaf.version() != X509Version::V1 && !leaf.is_ca() {
+                return Err(refusal);
+            }
+            let issuers = self.known.iter().filter(|known| known.may_issue);
+            let mut issuers = issuers.filter_map(|known| Some((known, parse(&known.der)?)));
+            let Some((issuer, _)) = issuers.find(|(_, issuer)| has_issued(issuer, &leaf)) else {
+                return Err(CertificateError::UnknownIssuer.into());
+            };
+            if !issuer.is_valid(shown.now) {
+                return Err(CertificateError::Expired.into());
+            }
         }
-        let issued = self
-            .authorities
-            .iter()
-            .filter_map(parse)
-            .any(|authority| has_issued(&authority, &leaf));
-        if !issued {
-            return Err(CertificateError::UnknownIssuer.into());
-        }
-        check_time(&leaf, now)?;
-        check_extensions(&leaf, purpose)
+        check_time(&leaf, shown.now)?;
+        check_extensions(&leaf, shown.purpose)
     }
 
     fn signature(
@@ -108,21 +211,22 @@ impl PeerVerifier {
         signed: &DigitallySignedStruct,
         is_tls13: bool,
     ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
         let first_version = parse(leaf).filter(|leaf| leaf.version() == X509Version::V1);
         let Some(leaf) = first_version else {
             return if is_tls13 {
-                verify_tls13_signature(message, leaf, signed, &self.algorithms)
+                verify_tls13_signature(message, leaf, signed, algorithms)
             } else {
-                verify_tls12_signature(message, leaf, signed, &self.algorithms)
+                verify_tls12_signature(message, leaf, signed, algorithms)
             };
         };
         let key = SubjectPublicKeyInfoDer::from(leaf.public_key().raw);
         if is_tls13 {
-            return verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms);
+            return verify_tls13_signature_with_raw_key(message, &key, signed, algorithms);
         }
         let bad = || Error::from(CertificateError::BadSignature);
         let entity = webpki::RawPublicKeyEntity::try_from(&key).map_err(|_| bad())?;
-        let mapping = self.algorithms.mapping.iter();
+        let mapping = algorithms.mapping.iter();
         let mut candidates = mapping
             .filter(|(scheme, _)| *scheme == signed.scheme)
             .flat_map(|(_, algorithms)| algorithms.iter());
@@ -144,11 +248,36 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     rest.is_empty().then_some(certificate)
 }
 
+impl Known {
+    fn is_valid(&self, now: UnixTime) -> bool {
+        parse(&self.der).is_some_and(|parsed| check_time(&parsed, now).is_ok())
+    }
+}
+
+/// OpenSSL's idea of an authority. Without it, who has the key of a member's certificate that is in
+/// `ca-file` could make others, with any name.
+fn may_issue(certificate: &X509Certificate<'_>) -> bool {
+    let Ok(usage) = certificate.key_usage() else {
+        return false;
+    };
+    let signs = usage.map(|usage| usage.value.key_cert_sign());
+    match certificate.basic_constraints() {
+        Err(_) => false,
+        Ok(Some(constraints)) => constraints.value.ca && signs != Some(false),
+        Ok(None) if certificate.version() == X509Version::V1 => {
+            certificate.subject().as_raw() == certificate.issuer().as_raw()
+        }
+        Ok(None) => signs == Some(true),
+    }
+}
+
+/// Whether a signature is an authority's. One that may issue only certain names is not asked here.
 fn has_issued(authority: &X509Certificate<'_>, leaf: &X509Certificate<'_>) -> bool {
     let algorithm = &leaf.signature_algorithm.algorithm;
     // Collisions of SHA-1 can be made.
     let weak = [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA];
     authority.subject().as_raw() == leaf.issuer().as_raw()
+        && matches!(authority.name_constraints(), Ok(None))
         && !weak.contains(algorithm)
         && leaf.signature_algorithm == leaf.tbs_certificate.signature
         && leaf.verify_signature(Some(authority.public_key())).is_ok()
@@ -168,42 +297,46 @@ fn check_time(leaf: &X509Certificate<'_>, now: UnixTime) -> Result<(), Error> {
     Ok(())
 }
 
+/// As OpenSSL does for a certificate of that purpose.
 fn check_extensions(leaf: &X509Certificate<'_>, purpose: Purpose) -> Result<(), Error> {
     for extension in leaf.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::ExtendedKeyUsage(usage) => {
-                let allowed = usage.any
-                    || match purpose {
-                        Purpose::Client => usage.client_auth,
-                        Purpose::Server => usage.server_auth,
-                    };
-                if !allowed {
-                    return Err(CertificateError::InvalidPurpose.into());
-                }
+        let allowed = match (extension.parsed_extension(), purpose) {
+            (ParsedExtension::ExtendedKeyUsage(usage), Purpose::Client) => usage.client_auth,
+            (ParsedExtension::ExtendedKeyUsage(usage), Purpose::Server) => usage.server_auth,
+            (ParsedExtension::KeyUsage(usage), _) => {
+                usage.digital_signature()
+                    || usage.key_agreement()
+                    || purpose == Purpose::Server && usage.key_encipherment()
             }
-            ParsedExtension::BasicConstraints(_)
-            | ParsedExtension::KeyUsage(_)
-            | ParsedExtension::SubjectAlternativeName(_) => {}
+            (ParsedExtension::BasicConstraints(_), _)
+            | (ParsedExtension::SubjectAlternativeName(_), _) => true,
+            (ParsedExtension::ParseError { .. }, _) => {
+                return Err(CertificateError::BadEncoding.into());
+            }
             _ if extension.critical => {
                 return Err(CertificateError::UnhandledCriticalExtension.into());
             }
-            _ => {}
+            _ => true,
+        };
+        if !allowed {
+            return Err(CertificateError::InvalidPurpose.into());
         }
     }
     Ok(())
 }
 
-/// Attributes of the subject; those of unknown kinds have their number as a name.
+/// Attributes of the subject; those of unknown kinds have their number as a name. None if any of them
+/// cannot be read, so that no rule decides on a part.
 pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<(String, String)>> {
     let certificate = parse(certificate)?;
     let attributes = certificate.subject().iter_attributes();
-    let named = attributes.filter_map(|attribute| {
+    let named = attributes.map(|attribute| {
         let kind = attribute.attr_type();
         let name = oid2abbrev(kind, oid_registry());
         let name = name.map_or_else(|_| kind.to_id_string(), str::to_owned);
         Some((name, attribute.as_str().ok()?.to_owned()))
     });
-    Some(named.collect())
+    named.collect()
 }
 
 /// Whether a certificate is for this key.
@@ -216,7 +349,7 @@ pub(super) fn has_public_key(
 
 impl ClientCertVerifier for PeerVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.callers.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -225,13 +358,13 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let first = self
-            .callers
-            .verify_client_cert(end_entity, intermediates, now);
-        first.or_else(|refusal| {
-            self.issued_directly(end_entity, now, Purpose::Client, refusal)?;
-            Ok(ClientCertVerified::assertion())
-        })
+        self.check(&Shown {
+            leaf: end_entity,
+            intermediates,
+            now,
+            purpose: Purpose::Client,
+        })?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -253,7 +386,9 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -266,16 +401,12 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let first = ParsedCertificate::try_from(end_entity).and_then(|parsed| {
-            verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                intermediates,
-                now,
-                self.algorithms.all,
-            )
-        });
-        first.or_else(|refusal| self.issued_directly(end_entity, now, Purpose::Server, refusal))?;
+        self.check(&Shown {
+            leaf: end_entity,
+            intermediates,
+            now,
+            purpose: Purpose::Server,
+        })?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -298,6 +429,8 @@ impl ServerCertVerifier for PeerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -3,12 +3,6 @@
 import pytest
 
 
-def test_blocked_handlers(new_cluster, release):
-    blocked = {"DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS": "['feed', 'run_function']"}
-    cluster = new_cluster(release, workers=1, environment=blocked)
-    cluster.run("configuration.blocked_operations_are_refused")
-
-
 @pytest.mark.parametrize("stealing", ["True", "False"])
 def test_work_stealing_is_switched(new_cluster, release, stealing):
     cluster = new_cluster(release, environment={"DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": stealing})

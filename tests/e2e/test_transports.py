@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from harness.certificates import Authority, tls_configuration, write_configuration
+from harness.certificates import Authority, self_signed, tls_configuration, write_configuration
 from harness.cluster import Cluster, Scheduler, free_port
 from harness.peer import Peer
 from harness.releases import python_of
@@ -83,6 +83,19 @@ def client(cluster, authority_file, certificate):
     return peer
 
 
+def anonymous(address, authority):
+    """What becomes of a TLS caller without a certificate."""
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.check_hostname = False
+    host, port = address.removeprefix("tls://").split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=10) as plain, context.wrap_socket(plain) as stream:
+            # In TLS 1.3 the refusal comes after the handshake.
+            return "let in" if stream.recv(1) else "refused"
+    except ssl.SSLError:
+        return "refused"
+
+
 def certificate_complaints(scheduler):
     return re.findall(r"TLS handshake failed with remote 'tls://\S+': .*", scheduler.text())
 
@@ -125,11 +138,47 @@ def test_wrong_certificates_are_refused(start, release, authority, tmp_path):
         complaints = certificate_complaints(cluster.scheduler)
         assert len(complaints) >= number, f"{name}: {complaints}"
         peer.stop()
+    # Neither is a worker, nor a caller that shows none.
+    folder = cluster.folder / "impostor"
+    write_configuration(folder, tls_configuration(authority.file, worker=stranger.issue("worker")))
+    config = str(folder / "dask-config")
+    environment = {"DASK_CONFIG": config, "DASK_ROOT_CONFIG": config}
+    impostor = cluster.add_worker(options=["--protocol", "tls", "--death-timeout", "5"], **environment)
+    number = len(certificate_complaints(cluster.scheduler))
+    wait_for(lambda: len(certificate_complaints(cluster.scheduler)) > number, 30, impostor.tail)
+    impostor.stop()
+    assert anonymous(cluster.address, authority) == "refused"
     # A client that does not know the scheduler's authority says so itself.
     error = client(cluster, stranger.file, good).run("transports.is_refused", cluster.address)
     assert "let in" not in error
     assert client(cluster, authority.file, good).run("transports.connects", cluster.address) == 2
     cluster.check()
+
+
+def test_one_certificate_for_all_as_gateways_have_it(request, release, tmp_path):
+    """By variables, as in pods; the proxy in front sends the cluster's name along, which is nobody's host name."""
+    cert, key = self_signed(tmp_path / "credentials", "daskgateway-abc")
+    prefix = "DASK_DISTRIBUTED__COMM__TLS__"
+    environment = {prefix + "CA_FILE": str(cert), "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
+    for role in ("SCHEDULER", "WORKER"):
+        environment |= {f"{prefix}{role}__CERT": str(cert), f"{prefix}{role}__KEY": str(key)}
+    write_configuration(tmp_path / "client", tls_configuration(cert, client=(cert, key)))
+    cluster = Cluster(tmp_path, release, workers=0, options=["--protocol", "tls"], environment=environment)
+    request.node.clusters = [cluster]
+    try:
+        cluster.add_worker(**environment).wait_until_registered()
+        cluster.peers.append(Peer(python_of(release), tmp_path / "client", "client"))
+        assert cluster.peers[0].run("transports.connects", cluster.address) == 2
+        context = ssl.create_default_context(cafile=str(cert))
+        context.check_hostname = False
+        context.load_cert_chain(cert, key)
+        host, port = cluster.address.removeprefix("tls://").split(":")
+        plain = socket.create_connection((host, int(port)), timeout=10)
+        with context.wrap_socket(plain, server_hostname="daskgateway-abc") as stream:
+            assert stream.getpeercert()["subject"] == ((("commonName", "dask-internal"),),)
+        assert not certificate_complaints(cluster.scheduler)
+    finally:
+        cluster.close()
 
 
 def test_callers_without_tls_are_not_let_in(start, release):

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import subprocess
 
 import trustme
 
@@ -31,6 +32,21 @@ class Authority:
         cert_file.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
         cert.private_key_pem.write_to_path(key_file)
         return cert_file, key_file
+
+
+def self_signed(folder, name):
+    """Files of a certificate, made by openssl, that is its own authority (without saying so), and of its key: what
+    Dask Gateway and `Security.temporary()` give to all of a cluster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    request = folder / "request.cnf"
+    request.write_text(
+        "[req]\ndistinguished_name = subject\nprompt = no\nx509_extensions = extensions\n"
+        f"[subject]\nCN = dask-internal\n[extensions]\nsubjectAltName = DNS:{name}, DNS:dask-internal\n"
+    )
+    cert, key = folder / "dask.crt", folder / "dask.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-config", request]
+    subprocess.run([*words, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=60)
+    return cert, key
 
 
 def tls_configuration(authority_file, inline=False, **roles):

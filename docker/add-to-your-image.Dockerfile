@@ -1,4 +1,5 @@
-# Your own image with the native scheduler: change the first line. In images whose Python lies elsewhere (conda), copy to the
-# folder that has `dask` and comes first on PATH, such as /opt/conda/bin/.
+# Your own image with the native scheduler: change the first line. The programs lie in a folder of their own, so that
+# `dask worker` and the other commands of Dask for Python stay what they are.
 FROM your/image:tag
-COPY --from=oxidask/scheduler:latest /usr/local/bin/dask-scheduler /usr/local/bin/dask /usr/local/bin/
+COPY --from=oxidask/scheduler:latest /usr/local/bin/ /opt/oxidask/bin/
+ENV PATH=/opt/oxidask/bin:$PATH

@@ -33,13 +33,13 @@ RUN --mount=type=bind,from=binaries,source=/dist,target=/dist \
     && useradd --uid 65532 --gid dask --create-home dask \
     && chown -R dask:dask /opt/dask
 COPY --from=binaries /dist/bin/dask-scheduler /dist/bin/dask /opt/oxidask/bin/
-COPY docker/dask-worker docker/entrypoint.sh /opt/oxidask/bin/
+COPY docker/dask-worker docker/entrypoint.sh docker/healthcheck.sh /opt/oxidask/bin/
 # The native programs come first, also after EXTRA_PIP_PACKAGES has replaced Dask.
 ENV PATH=/opt/oxidask/bin:/opt/dask/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER dask
 WORKDIR /home/dask
 EXPOSE 8786 8787
-HEALTHCHECK --interval=20s --timeout=5s --start-period=5s CMD ["dask-scheduler", "--check-health"]
+HEALTHCHECK --interval=20s --timeout=5s --start-period=5s CMD ["/opt/oxidask/bin/healthcheck.sh"]
 ENTRYPOINT ["/opt/oxidask/bin/entrypoint.sh"]
 CMD ["dask-scheduler"]

@@ -119,7 +119,7 @@ pub fn main(words: &[String]) -> ExitCode {
         }
     };
     if parsed.args.check_health {
-        return match health_check::ask(&parsed.args) {
+        return match health_check::run(words, parsed.args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => {
                 eprintln!("dask-scheduler: {problem}");

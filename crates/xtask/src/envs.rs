@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::releases::{Environment, MANIFESTS, PREFECT, Release, TOOLS};
+use crate::releases::{Environment, GATEWAY, MANIFESTS, PREFECT, Release, TOOLS};
 use crate::workspace;
 
 /// What `cargo xtask envs` takes.
@@ -23,7 +23,10 @@ pub(crate) struct Options {
 
 /// Makes the environments and prints `VARIABLE=interpreter` lines for a shell.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let every = all();
+    let mut every = all();
+    if !options.names.is_empty() {
+        every.extend(ON_DEMAND);
+    }
     if let Some(name) = options
         .names
         .iter()
@@ -41,6 +44,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Environments that are made only when they are named; without them their tests are skipped.
+const ON_DEMAND: [Environment; 1] = [GATEWAY];
+
+/// Those of them that are there, with their interpreters.
+pub(crate) fn present() -> Vec<(Environment, PathBuf)> {
+    let interpreter = |env: Environment| folder().join(env.name).join("bin/python");
+    let all = ON_DEMAND.into_iter().map(|env| (env, interpreter(env)));
+    all.filter(|(env, python)| python.is_file() && stamp(&folder().join(env.name)).is_file())
+        .collect()
 }
 
 /// Every environment the tests use.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -13,8 +13,12 @@ use crate::workspace;
 const MAX_SCHEDULER_BYTES: u64 = 15 << 20;
 /// Binaries of the images.
 const PROGRAMS: [&str; 2] = ["dask-scheduler", "dask"];
+/// Base of the full image in its Dockerfile, and what of Debian it has to have.
+const PYTHON_IMAGE: &str = "python:3.12-slim-bookworm";
+const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
+const BASE_PACKAGES: &str = "python3,python3-venv,ca-certificates";
 /// Files of the full image besides them.
-const SCRIPTS: [&str; 2] = ["dask-worker", "entrypoint.sh"];
+const SCRIPTS: [&str; 3] = ["dask-worker", "entrypoint.sh", "healthcheck.sh"];
 
 /// What `cargo xtask image` takes.
 #[derive(clap::Args)]
@@ -34,6 +38,9 @@ pub(crate) struct Options {
     /// Base of the full image
     #[arg(long)]
     python_image: Option<String>,
+    /// Make the base of the full image with debootstrap, for where no registry is reachable (as root)
+    #[arg(long)]
+    bootstrap: bool,
     /// Tag of the images
     #[arg(long, default_value = "latest")]
     tag: String,
@@ -65,6 +72,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     if !options.scheduler_only {
+        if options.bootstrap {
+            bootstrap(options)?;
+        }
         build(options, &context, "full", "oxidask/dask")?;
         let name = format!("oxidask/dask:{}", options.tag);
         println!("{name}: {:.1} MB", megabytes(image_size(&name)?));
@@ -148,11 +158,48 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The container engine's program.
+fn docker() -> Command {
+    Command::new(std::env::var_os("OXIDASK_DOCKER").unwrap_or_else(|| "docker".into()))
+}
+
+/// A Debian with Python under the name of the base that the Dockerfile asks for.
+fn bootstrap(options: &Options) -> Result<()> {
+    let name = options.python_image.as_deref().unwrap_or(PYTHON_IMAGE);
+    let root = workspace::target_dir().join("image-base");
+    if !root.join("usr/bin/python3").exists() {
+        let mut debootstrap = Command::new("debootstrap");
+        debootstrap.args(["--variant=minbase", "--include", BASE_PACKAGES, "bookworm"]);
+        workspace::run(debootstrap.arg(&root))
+            .context("is debootstrap installed, and are you root?")?;
+        // Where a proxy of the network's own answers for PyPI, only this machine knows its authority.
+        fs::copy(TRUSTED, root.join(&TRUSTED[1..]))
+            .with_context(|| format!("cannot copy {TRUSTED}"))?;
+        fs::write(
+            root.join("etc/pip.conf"),
+            format!("[global]\ncert = {TRUSTED}\n"),
+        )?;
+    }
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(&root).args(["-c", "."]);
+    let mut packing = tar
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start tar")?;
+    let packed = packing.stdout.take().context("tar has an output")?;
+    workspace::run(docker().args(["import", "-", name]).stdin(packed))?;
+    let status = packing.wait()?;
+    if !status.success() {
+        bail!("tar ended with {status}");
+    }
+    Ok(())
+}
+
 fn build(options: &Options, context: &Path, dockerfile: &str, name: &str) -> Result<()> {
     let file = workspace::root()
         .join("docker")
         .join(format!("{dockerfile}.Dockerfile"));
-    let mut command = Command::new("docker");
+    let mut command = docker();
     command.env("DOCKER_BUILDKIT", "1");
     command.args(["build", "--network", "host", "--build-arg", "BINARIES=dist"]);
     command.args([
@@ -175,7 +222,7 @@ fn build(options: &Options, context: &Path, dockerfile: &str, name: &str) -> Res
 }
 
 fn image_size(name: &str) -> Result<u64> {
-    let mut command = Command::new("docker");
+    let mut command = docker();
     command.args(["image", "inspect", "--format", "{{.Size}}", name]);
     let size = workspace::output_of(&mut command)?;
     size.parse()

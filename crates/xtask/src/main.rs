@@ -8,6 +8,7 @@ mod bench;
 mod cluster;
 mod conformance;
 mod envs;
+mod fuzz;
 mod image;
 mod process;
 mod record;
@@ -49,6 +50,8 @@ enum Command {
     Replay(replay::Options),
     /// Run simulated clusters for a range of seeds
     Simulate(replay::Simulate),
+    /// Feed hostile bytes to everything that reads bytes of others
+    Fuzz(fuzz::Options),
     /// Build the static binaries and the container images
     Image(image::Options),
     /// Check lengths of files and functions, and who depends on whom
@@ -66,6 +69,7 @@ fn main() {
         Command::Chaos(options) => test::chaos(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Simulate(options) => replay::simulate(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Image(options) => image::run(&options),
         Command::Tidy(options) => tidy::run(&options),
     };

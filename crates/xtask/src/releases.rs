@@ -41,6 +41,13 @@ pub(crate) const PREFECT: [Environment; 2] = [
     },
 ];
 
+/// Dask Gateway with its local backend.
+pub(crate) const GATEWAY: Environment = Environment {
+    name: "dask-gateway",
+    pythons: &[12, 13, 11],
+    variable: "OXIDASK_PY_DASK_GATEWAY",
+};
+
 /// A release of stock Dask that the scheduler is tested with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Release {

@@ -112,10 +112,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Makes every environment, and returns the variables that name their interpreters.
 fn set_up_environments() -> Result<Vec<(&'static str, PathBuf)>> {
-    envs::all()
-        .into_iter()
-        .map(|env| Ok((env.variable, envs::ensure(env)?)))
-        .collect()
+    let mut variables = Vec::new();
+    for env in envs::all() {
+        variables.push((env.variable, envs::ensure(env)?));
+    }
+    let present = envs::present().into_iter();
+    variables.extend(present.map(|(env, python)| (env.variable, python)));
+    Ok(variables)
 }
 
 fn end_to_end(

@@ -29,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{BoxRead, BoxWrite, Scheme, Transport, TransportInfo, UncleanEnd};
 use crate::error::{TlsError, TlsItem};
-use verify::PeerVerifier;
+use verify::{Anybody, PeerVerifier};
 
 /// What is configured for one role. Files are paths, or PEM text if there is a newline in them (as
 /// `Security.temporary()` has it).
@@ -189,6 +189,28 @@ impl TlsServer {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.0));
         Ok(TlsStream::Server(acceptor.accept(stream).await?))
     }
+}
+
+/// TLS with whoever answers, whatever its certificate: for asking a process on this machine how it is, and
+/// for nothing that is to be kept from others.
+///
+/// # Errors
+/// When the other side speaks no TLS that we know.
+pub async fn connect_to_anybody<S>(stream: S) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Anybody(provider.signature_verification_algorithms);
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+    let stream = TlsConnector::from(Arc::new(client)).connect(name, stream);
+    Ok(TlsStream::Client(stream.await?))
 }
 
 /// Stock peers never resume sessions, and each connection is to prove itself anew.

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use oxidask_wire::Generation;
 use oxidask_wire::connection::{AcceptPolicy, Connection, Limits, Reader};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, sink};
+use tokio::io::{AsyncWriteExt, duplex, sink};
 
 use crate::messages::swallow;
 use crate::{choice, run};
@@ -65,7 +65,7 @@ fn accept(data: &[u8]) {
                 swallow(&message);
             }
         };
-        let ((), _) = tokio::join!(serve, tokio::io::copy(&mut listen, &mut sink()));
-        let _ = listen.read(&mut [0]).await;
+        let mut nowhere = sink();
+        let _ = tokio::join!(serve, tokio::io::copy(&mut listen, &mut nowhere));
     });
 }

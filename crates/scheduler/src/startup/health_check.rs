@@ -46,7 +46,7 @@ fn args_of(line: &[u8]) -> Option<SchedulerArgs> {
     let words: Vec<&str> = text.split_terminator('\0').collect();
     let program = |word: &&str| word.rsplit('/').next() == Some("dask-scheduler");
     let launcher = |pair: &[&str]| matches!(pair, [first, "scheduler"] if first.rsplit('/').next() == Some("dask"));
-    let begin = words.iter().position(|word| program(&word));
+    let begin = words.iter().position(program);
     let begin = begin.or_else(|| Some(words.windows(2).position(launcher)? + 1))?;
     let words: Vec<String> = words
         .iter()

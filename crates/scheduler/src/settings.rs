@@ -130,6 +130,7 @@ pub fn core_config(config: &Config) -> CoreConfig {
         adaptive_target_duration: config
             .seconds("distributed.adaptive.target-duration")
             .unwrap_or(d.adaptive_target_duration),
+        seed: uuid::Uuid::new_v4().as_u64_pair().1,
         ..d
     }
 }

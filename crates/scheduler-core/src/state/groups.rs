@@ -338,7 +338,8 @@ impl GroupTable {
         id
     }
 
-    fn get(&self, id: GroupId) -> Option<&Group> {
+    /// A group that may be gone.
+    pub(crate) fn get(&self, id: GroupId) -> Option<&Group> {
         self.groups.get(id.0 as usize)?.as_deref()
     }
 

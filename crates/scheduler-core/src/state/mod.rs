@@ -4,11 +4,13 @@
 mod clients;
 mod groups;
 mod queue;
+mod spans;
 mod tasks;
 mod workers;
 
 pub(crate) use clients::{Client, ClientTable};
 pub(crate) use groups::{Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals};
 pub(crate) use queue::TaskQueue;
+pub(crate) use spans::DefaultSpan;
 pub(crate) use tasks::{Failure, Priority, ReleaseId, Restrictions, Task, TaskTable};
 pub(crate) use workers::{STEAL_LEVELS, Worker, WorkerTable};

@@ -92,6 +92,7 @@ impl Scheduler {
         let reachable = intake.entries.iter().filter(|e| e.reachable).count();
         self.log_graph(&update, Some((reachable, new.count())));
         let touched = self.connect(&mut tasks, &intake, &update);
+        self.give_spans(&touched);
         drop(tasks);
         for &id in &wanted {
             self.add_interest(update.client, id);
@@ -102,6 +103,19 @@ impl Scheduler {
         self.run_recommendations();
         self.report_finished(update.client, &touched);
         self.cancel_lost(update.client, lost);
+    }
+
+    /// Every group that tasks of the graph are in has a span from now on.
+    fn give_spans(&mut self, touched: &[TaskId]) {
+        self.default_span.close_if_done(&self.groups);
+        let mut last = None;
+        for &id in touched {
+            let group = self.tasks[id].group;
+            if last != Some(group) {
+                last = Some(group);
+                self.default_span.adopt(group, &mut self.groups);
+            }
+        }
     }
 
     fn note_graph(&mut self, update: &GraphUpdate, touched: &[TaskId]) {

@@ -156,6 +156,7 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
         runtime.worker_threads(io_threads());
     }
+    runtime.thread_stack_size(oxidask_wire::value::STACK_SIZE);
     let runtime = runtime.enable_all().thread_name("io").build()?;
     let result = runtime.block_on(run(args, Arc::new(config)));
     // Sessions that do not end by themselves are dropped.

@@ -8,8 +8,8 @@ use oxidask_wire::value::Value;
 use crate::context::Context;
 use crate::rpc::{Call, Reply, RpcError};
 
-/// Deepest stack that is merged.
-const MAX_DEPTH: usize = 100;
+/// Deepest stack that is merged: a frame takes two levels of a message.
+const MAX_DEPTH: usize = oxidask_wire::value::MAX_DEPTH / 2 - 4;
 
 /// `profile`: profiles of the workers, merged unless `merge_workers` is off.
 pub async fn profile(context: Arc<Context>, call: Call) -> Reply {

@@ -18,8 +18,12 @@ use crate::payload::Payload;
 
 pub(crate) use codec::{decode_prefix, encode_into, find_payload, is_marker};
 
-/// Deepest nesting of arrays and maps that is read or written.
-pub const MAX_DEPTH: usize = 128;
+/// Deepest nesting of arrays and maps that is read or written: as much as Python's msgpack writes.
+/// Profiles of workers use two levels per frame of a stack.
+pub const MAX_DEPTH: usize = 512;
+/// Bytes of stack that a thread needs that handles values of peers: twice what the deepest ones take in
+/// an unoptimised build.
+pub const STACK_SIZE: usize = 8 << 20;
 /// Most values that one message may hold when it is decoded dynamically (each takes some 40 bytes
 /// of ours for as little as one of the peer's).
 pub const MAX_NODES: usize = 1 << 24;

@@ -203,6 +203,9 @@ pub struct ComputeTask {
     pub duration: f64,
     /// What to run.
     pub run_spec: Opaque,
+    /// No task of its group has finished yet, or a worker was lost with this one: the worker may be
+    /// unable to unpickle it.
+    pub unproven: bool,
     /// Holders of each dependency.
     pub who_has: Vec<(Key, Vec<Arc<str>>)>,
     /// Size of each dependency in bytes.

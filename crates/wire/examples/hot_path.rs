@@ -104,6 +104,7 @@ fn encode() {
                     priority: [0.0, 1.0, 5.0],
                     duration: 0.5,
                     run_spec: spec,
+                    unproven: false,
                     who_has: &who_has,
                     nbytes: &nbytes,
                     resource_restrictions: &[],

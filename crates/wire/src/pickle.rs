@@ -62,18 +62,19 @@ impl Object {
     /// `callable(**kwargs)`. Pickles can only call with positional arguments, so it goes through
     /// `functools.partial`.
     pub fn call_with_keywords(callable: Self, kwargs: Vec<(&str, Self)>) -> Self {
+        Self::call(Self::partial(callable, Vec::new(), kwargs), Vec::new())
+    }
+
+    /// `functools.partial(callable, *args, **kwargs)`.
+    pub fn partial(callable: Self, args: Vec<Self>, kwargs: Vec<(&str, Self)>) -> Self {
         let kwargs = kwargs
             .into_iter()
             .map(|(name, value)| (name.into(), value))
             .collect();
         let partial = Self::call(Self::global("functools", "partial"), vec![callable.clone()]);
-        let state = Self::Tuple(vec![
-            callable,
-            Self::Tuple(Vec::new()),
-            Self::Dict(kwargs),
-            Self::None,
-        ]);
-        Self::call(Self::Build(Box::new(partial), Box::new(state)), Vec::new())
+        let args = Self::Tuple(args);
+        let state = Self::Tuple(vec![callable, args, Self::Dict(kwargs), Self::None]);
+        Self::Build(Box::new(partial), Box::new(state))
     }
 
     /// The pickle.
@@ -81,6 +82,13 @@ impl Object {
         let mut out = vec![0x80, 3];
         write(self, &mut out, 0);
         out.push(b'.');
+        out.into()
+    }
+
+    /// The opcodes that push the object, to be part of a pickle.
+    pub(crate) fn stream(&self) -> Bytes {
+        let mut out = Vec::new();
+        write(self, &mut out, 0);
         out.into()
     }
 }

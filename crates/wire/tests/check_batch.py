@@ -1,6 +1,7 @@
 """Reads one framed message from stdin with the protocol functions of a stock release and holds every
 operation against the stock handler, as strictly as a stock peer does. Prints one JSON line per
-operation: op, key, and for tasks what they compute. ``argv[1]`` is ``worker`` or ``client``.
+operation: op, key, and for tasks what they compute. ``argv[1]`` is ``worker`` or ``client``, or ``spec``
+to look at nothing but what tasks compute, or raise.
 """
 
 import inspect
@@ -95,6 +96,15 @@ def worker_old(op, fields):
     return run(*_deserialize(**spec))
 
 
+def spec(op, fields):
+    run_spec = fields["run_spec"]
+    call = run_spec if isinstance(run_spec, tuple) else (run_spec,)
+    try:
+        return run(*call)
+    except Exception as error:
+        return "%s <- %r" % (type(error).__name__, error.__cause__)
+
+
 def client(op, fields):
     handlers = {
         "key-in-memory": "_handle_key_in_memory",
@@ -124,7 +134,7 @@ def main():
     data = sys.stdin.buffer.read()
     batch = protocol.loads(list(frames_of(data)), deserialize=True)
     worker = worker_new if RELEASE >= (2022, 6) else worker_old
-    check = worker if sys.argv[1] == "worker" else client
+    check = {"worker": worker, "client": client, "spec": spec}[sys.argv[1]]
     for fields in batch:
         fields = dict(fields)
         op = fields.pop("op")

@@ -55,6 +55,7 @@ fn compute(dialect: &Dialect, spec: &RunSpec, rich: bool) -> Value {
         priority: [0.0, 1.5, 2.0],
         duration: 0.5,
         run_spec: spec,
+        unproven: false,
         who_has: if rich { &who_has } else { &[] },
         nbytes: if rich { &nbytes } else { &[] },
         resource_restrictions: if rich { &resources } else { &[] },

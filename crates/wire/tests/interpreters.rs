@@ -145,6 +145,7 @@ fn stock_workers_accept_every_operation() {
                     priority: [-1.0, 2.99, 3.0],
                     duration: 0.5,
                     run_spec: spec,
+                    unproven: rich,
                     who_has: if rich { &who_has } else { &[] },
                     nbytes: if rich { &nbytes } else { &[] },
                     resource_restrictions: if rich { &resources } else { &[] },
@@ -235,6 +236,55 @@ fn stock_workers_accept_every_operation() {
             &["3", "3", "{'a': 1}", "{'a': 1}", "3", "3"]
         };
         assert_eq!(results, expected, "{}", dialect.release());
+    });
+}
+
+#[test]
+fn a_task_that_cannot_be_unpickled_fails_alone() {
+    for_each_release(|dialect, check| {
+        if dialect.release() != Release::NEWEST {
+            return;
+        }
+        let broken = || Object::call(Object::global("no_such_module", "function"), Vec::new());
+        for release in ["2023.8.1", "2024.10.0", "2024.11.0", "2026.8.0"] {
+            let dialect = Dialect::for_release(&Release::parse(release).expect("release"));
+            let key = Key::from("x");
+            let mut lines = Vec::new();
+            for (pickle, buffers) in [
+                (broken().pickle(), Vec::new()),
+                (broken().pickle(), vec![Bytes::from_static(b"buffer")]),
+                // `(partial(len, <buffer>), (), {})`.
+                (
+                    Bytes::from_static(
+                        b"\x80\x05cfunctools\npartial\n(cbuiltins\nlen\n\x97tR)}\x87.",
+                    ),
+                    vec![Bytes::from_static(b"buffer")],
+                ),
+            ] {
+                let spec = RunSpec::Pickled { pickle, buffers };
+                let task = ComputeTask {
+                    key: &key,
+                    run_id: 7,
+                    priority: [0.0, 1.0, 2.0],
+                    duration: 0.5,
+                    run_spec: &spec,
+                    unproven: true,
+                    who_has: &[],
+                    nbytes: &[],
+                    resource_restrictions: &[],
+                    actor: false,
+                    annotations: None,
+                    span_id: None,
+                    stimulus_id: "stimulus",
+                };
+                let batch = dialect.encode_worker_batch(&[ToWorker::ComputeTask(task)]);
+                lines.extend(check("spec", &batch).into_iter().map(|line| line.result));
+            }
+            let failed =
+                "RuntimeError <- ModuleNotFoundError(\"No module named 'no_such_module'\")";
+            let expected = [failed, failed, "6"].map(|line| Some(line.to_owned()));
+            assert_eq!(lines, expected, "{release}");
+        }
     });
 }
 

@@ -170,6 +170,7 @@ async fn run_two_tasks(release: &str, python: &str) {
             priority: [0.0, 1.0, 0.0],
             duration: 0.5,
             run_spec: &spec,
+            unproven: name == "second",
             who_has: &[],
             nbytes: &[],
             resource_restrictions: &[],

@@ -1,5 +1,6 @@
 """What the client sees when a task fails."""
 
+import importlib
 import traceback
 
 from dask import delayed
@@ -170,3 +171,21 @@ def a_failed_task_can_be_computed_anew(client):
     time.sleep(0.5)
     future = client.submit(fails_first(1), "anew", key="anew", workers=[address])
     assert future.result(timeout=20) == 2
+
+
+class OnlyHere:
+    """Something of a module that workers do not have."""
+
+    def __reduce__(self):
+        return importlib.import_module, ("no_such_module",)
+
+
+def what_workers_cannot_unpickle_fails_alone(client):
+    workers = {info["id"] for info in client.scheduler_info()["workers"].values()}
+    future = client.submit(id, OnlyHere(), pure=False, retries=1)
+    error = fails(lambda: future.result(timeout=20), Exception)
+    assert type(error).__name__ != "KilledWorker"
+    assert "no_such_module" in str(error) + str(error.__cause__)
+    assert client.submit(inc, 1, pure=False).result(timeout=20) == 2
+    # None of them had to be started again.
+    assert {info["id"] for info in client.scheduler_info()["workers"].values()} == workers

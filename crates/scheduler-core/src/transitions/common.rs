@@ -175,6 +175,7 @@ impl Scheduler {
             priority: task.priority.wire(),
             duration: self.prefix_duration(group.prefix),
             run_spec,
+            unproven: group.start == 0.0 || task.suspicious > 0,
             who_has,
             nbytes,
             resource_restrictions: restrictions

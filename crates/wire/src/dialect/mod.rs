@@ -7,6 +7,7 @@
 //! operations), `client.rs`. A new release that changes the protocol gets one more line here.
 
 mod client;
+mod guard;
 mod worker;
 
 use std::sync::Arc;
@@ -83,6 +84,7 @@ pub struct Dialect {
     generation: Generation,
     // compute-task
     run_spec: RunSpecFields,
+    task_form: guard::TaskForm,
     compute_stimulus_id: bool,
     compute_who_has_always: bool,
     compute_nbytes_always: bool,
@@ -121,6 +123,11 @@ impl Dialect {
                 () if since(2022, 6, 1) => RunSpecFields::All,
                 () if since(2022, 6, 0) => RunSpecFields::OneMap,
                 () => RunSpecFields::PartsOrTask,
+            },
+            task_form: if since(2024, 11, 0) {
+                guard::TaskForm::Node
+            } else {
+                guard::TaskForm::Triple
             },
             compute_annotations: since(2021, 6, 0),
             compute_stimulus_id: since(2021, 10, 0),

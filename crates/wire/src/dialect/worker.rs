@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oxidask_key::Key;
 
+use super::guard::guarded;
 use super::{
     AcquireForm, CloseForm, Dialect, FreeKeysForm, RunSpecFields, begin_batch, finish_batch,
 };
@@ -278,7 +279,7 @@ impl Dialect {
             w.str("span_id");
             optional_text(w, task.span_id);
         }
-        self.run_spec(c, task.run_spec);
+        self.run_spec(c, task.run_spec, task.unproven);
         true
     }
 
@@ -291,8 +292,13 @@ impl Dialect {
         }
     }
 
-    fn run_spec(&self, c: &mut Composer, spec: &RunSpec) {
+    fn run_spec(&self, c: &mut Composer, spec: &RunSpec, unproven: bool) {
         match (self.run_spec, Form::of(spec)) {
+            (_, Form::Pickled(pickle, buffers)) if unproven => {
+                let pickle = guarded(pickle, buffers.len(), self.task_form);
+                c.out.str("run_spec");
+                c.payload(&Payload::pickled(pickle, buffers.to_vec()).into());
+            }
             (_, Form::Pickled(pickle, buffers)) => {
                 c.out.str("run_spec");
                 let pieces = [&pickle.prefix[..], &pickle.body[..]];

@@ -449,6 +449,9 @@ pub struct ComputeTask<'a> {
     pub duration: f64,
     /// What to run.
     pub run_spec: &'a RunSpec,
+    /// Whether the worker may be unable to unpickle that: then it is sent so that nothing but the task
+    /// fails.
+    pub unproven: bool,
     /// Holders of each dependency; no list may be empty.
     pub who_has: WhoHas<'a>,
     /// Size of each dependency in bytes.

@@ -59,6 +59,7 @@ fn compute_task(task: &ComputeTask) -> Option<wire::ComputeTask<'_>> {
         priority: task.priority,
         duration: task.duration,
         run_spec,
+        unproven: task.unproven,
         who_has: &task.who_has,
         nbytes: &task.nbytes,
         resource_restrictions: task.resource_restrictions.as_deref().unwrap_or_default(),

@@ -261,7 +261,10 @@ fn a_task_that_cannot_be_unpickled_fails_alone() {
                     vec![Bytes::from_static(b"buffer")],
                 ),
             ] {
-                let spec = RunSpec::Pickled { pickle, buffers };
+                let spec = RunSpec::Pickled {
+                    pickle: pickle.into(),
+                    buffers,
+                };
                 let task = ComputeTask {
                     key: &key,
                     run_id: 7,

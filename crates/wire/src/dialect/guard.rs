@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
+use crate::message::worker::Pickle;
 use crate::pickle::Object;
 
 const MESSAGE: &str = "Error during deserialization of the task on the worker. This frequently occurs if \
@@ -25,14 +26,15 @@ pub(super) enum TaskForm {
 }
 
 /// The pickle with `pickle` in it; `buffers` is the number of its out-of-band buffers.
-pub(super) fn guarded(pickle: &[u8], buffers: usize, form: TaskForm) -> Bytes {
+pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes {
     static NODE: LazyLock<Bytes> = LazyLock::new(|| failing_node().stream());
     static TRIPLE: LazyLock<Bytes> = LazyLock::new(|| failing_triple().stream());
     let handler = match form {
         TaskForm::Node => &NODE,
         TaskForm::Triple => &TRIPLE,
     };
-    let mut out = Vec::with_capacity(pickle.len() + handler.len() + buffers + 192);
+    let length = pickle.prefix.len() + pickle.body.len();
+    let mut out = Vec::with_capacity(length + handler.len() + buffers + 192);
     out.extend_from_slice(b"\x80\x04ctoolz.functoolz\nexcepts\n(cbuiltins\nException\n");
     if buffers == 0 {
         out.extend_from_slice(b"cpickle\nloads\n");
@@ -46,17 +48,18 @@ pub(super) fn guarded(pickle: &[u8], buffers: usize, form: TaskForm) -> Bytes {
     }
     out.extend_from_slice(handler);
     out.extend_from_slice(b"tR(");
-    match u32::try_from(pickle.len()) {
+    match u32::try_from(length) {
         Ok(len) => {
             out.push(b'B');
             out.extend_from_slice(&len.to_le_bytes());
         }
         Err(_) => {
             out.push(BINBYTES8);
-            out.extend_from_slice(&(pickle.len() as u64).to_le_bytes());
+            out.extend_from_slice(&(length as u64).to_le_bytes());
         }
     }
-    out.extend_from_slice(pickle);
+    out.extend_from_slice(&pickle.prefix);
+    out.extend_from_slice(&pickle.body);
     out.extend_from_slice(b"tR.");
     out.into()
 }

@@ -252,7 +252,8 @@ impl PickledSpec {
     }
 }
 
-/// The `spec` in the state of a `P2PBarrierTask`.
+/// The `spec` in the state of a `P2PBarrierTask`: a tuple of all slots, or (up to 2024.12.1) what
+/// Python makes of an object with slots, a pair of nothing and a dict.
 fn find_spec(arena: &Arena, root: NodeId) -> Option<NodeId> {
     let Kind::NewObj { cls, .. } = arena.kind(root) else {
         return None;
@@ -262,6 +263,12 @@ fn find_spec(arena: &Arena, root: NodeId) -> Option<NodeId> {
         return None;
     }
     let state = arena.tuple(arena.state(root)?)?;
+    if let [_, slots] = state
+        && let Some(slots) = arena.dict(*slots)
+    {
+        let spec = slots.iter().find(|(k, _)| arena.text(*k) == Some("spec"));
+        return spec.map(|(_, spec)| *spec);
+    }
     state
         .iter()
         .rev()
@@ -444,6 +451,8 @@ mod tests {
     const FRAME: &[u8] = include_bytes!("vectors/frame_barrier.pickle");
     /// The same with `ArrayRechunkSpec(new=((10, 20, 30), (5, 5)), …)`.
     const ARRAY: &[u8] = include_bytes!("vectors/array_barrier.pickle");
+    /// The first one of 2024.12.1, with `parts_out={0, 1, 2, 3, 4, 5}`.
+    const FRAME_SLOTS: &[u8] = include_bytes!("vectors/frame_barrier_slots.pickle");
 
     fn spec(pickle: &'static [u8]) -> PickledSpec {
         PickledSpec::of_barrier(Bytes::from_static(pickle), Vec::new()).expect("a barrier task")
@@ -451,10 +460,12 @@ mod tests {
 
     #[test]
     fn partitions_of_a_frame_go_to_workers_in_ranges() {
-        let assigned = spec(FRAME).outputs.assign(4);
-        let workers: Vec<usize> = assigned.iter().map(|(_, worker)| *worker).collect();
-        assert_eq!(workers, [0, 0, 1, 2, 2, 3]);
-        assert_eq!(assigned[5].0, Partition::Number(5));
+        for frame in [FRAME, FRAME_SLOTS] {
+            let assigned = spec(frame).outputs.assign(4);
+            let workers: Vec<usize> = assigned.iter().map(|(_, worker)| *worker).collect();
+            assert_eq!(workers, [0, 0, 1, 2, 2, 3]);
+            assert_eq!(assigned[5].0, Partition::Number(5));
+        }
     }
 
     #[test]
@@ -474,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_run_spec_can_be_read_back() {
-        for pickle in [FRAME, ARRAY] {
+        for pickle in [FRAME, ARRAY, FRAME_SLOTS] {
             let spec = spec(pickle);
             let assigned = spec.outputs.assign(1);
             let worker_for: Vec<(Partition, Arc<str>)> = assigned

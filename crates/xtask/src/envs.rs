@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::releases::{Environment, GATEWAY, MANIFESTS, PREFECT, Release, TOOLS};
+use crate::releases::{Environment, GATEWAY, MANIFESTS, P2P, P2P_FURTHER, PREFECT, Release, TOOLS};
 use crate::workspace;
 
 /// What `cargo xtask envs` takes.
@@ -26,6 +26,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut every = all();
     if !options.names.is_empty() {
         every.extend(ON_DEMAND);
+        every.extend(P2P_FURTHER);
     }
     if let Some(name) = options
         .names
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Environment> {
         .map(|release| release.environment())
         .collect();
     every.extend(PREFECT);
+    every.push(P2P);
     every.push(MANIFESTS);
     every.push(TOOLS);
     every

@@ -48,6 +48,30 @@ pub(crate) const GATEWAY: Environment = Environment {
     variable: "OXIDASK_PY_DASK_GATEWAY",
 };
 
+/// The older release with what P2P shuffles need.
+pub(crate) const P2P: Environment = Environment {
+    name: "p2p-2022.12.0",
+    pythons: &[9],
+    variable: "OXIDASK_PY_P2P_2022_12_0",
+};
+
+/// Releases in between, each of which has P2P shuffles of another kind; only for `cargo xtask test --only p2p`.
+pub(crate) const P2P_FURTHER: [Environment; 5] = [
+    further("p2p-2023.8.0", "OXIDASK_PY_P2P_2023_8_0"),
+    further("p2p-2023.10.0", "OXIDASK_PY_P2P_2023_10_0"),
+    further("p2p-2024.2.0", "OXIDASK_PY_P2P_2024_2_0"),
+    further("p2p-2024.8.0", "OXIDASK_PY_P2P_2024_8_0"),
+    further("p2p-2024.12.1", "OXIDASK_PY_P2P_2024_12_1"),
+];
+
+const fn further(name: &'static str, variable: &'static str) -> Environment {
+    Environment {
+        name,
+        pythons: &[10],
+        variable,
+    }
+}
+
 /// A release of stock Dask that the scheduler is tested with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Release {

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::envs;
 use crate::process::{Child, Interrupt};
-use crate::releases::TOOLS;
+use crate::releases::{Environment, P2P_FURTHER, TOOLS};
 use crate::workspace::{self, Profile};
 
 /// How many things run at once.
@@ -22,6 +22,18 @@ enum Part {
     Rust,
     /// Python end-to-end tests with stock clients and workers
     E2e,
+    /// Those of P2P shuffles, with further releases
+    P2p,
+}
+
+impl Part {
+    /// Files with end-to-end tests.
+    fn pytest_files(self) -> &'static str {
+        match self {
+            Self::P2p => "tests/e2e/test_p2p.py",
+            _ => "tests/e2e",
+        }
+    }
 }
 
 /// What `cargo xtask test` takes.
@@ -73,8 +85,13 @@ pub(crate) fn chaos(options: &Chaos) -> Result<()> {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let interrupt = Interrupt::install()?;
     // Installing waits for the network and compiling for the processor, so they run side by side.
-    let setup = std::thread::spawn(set_up_environments);
-    if options.only != Some(Part::E2e) {
+    let further: &[Environment] = match options.only {
+        Some(Part::P2p) => &P2P_FURTHER,
+        _ => &[],
+    };
+    let setup = std::thread::spawn(|| set_up_environments(further));
+    let rust = matches!(options.only, None | Some(Part::Rust));
+    if rust {
         let mut build = workspace::cargo();
         build.args(["test", "--workspace", "--no-run", "--jobs", JOBS]);
         workspace::run(&mut build)?;
@@ -86,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let mut summary = Vec::new();
     let mut failed = Vec::new();
-    if options.only != Some(Part::E2e) {
+    if rust {
         let mut command = workspace::cargo();
         command.args(["test", "--workspace", "--no-fail-fast", "--jobs", JOBS]);
         command.args(["--", "--test-threads", JOBS]);
@@ -111,9 +128,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Makes every environment, and returns the variables that name their interpreters.
-fn set_up_environments() -> Result<Vec<(&'static str, PathBuf)>> {
+fn set_up_environments(further: &[Environment]) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut variables = Vec::new();
-    for env in envs::all() {
+    for env in envs::all().into_iter().chain(further.iter().copied()) {
         variables.push((env.variable, envs::ensure(env)?));
     }
     let present = envs::present().into_iter();
@@ -148,7 +165,8 @@ fn end_to_end(
         "--dist",
         "loadgroup",
     ]);
-    command.arg("tests/e2e").current_dir(workspace::root());
+    let files = options.only.map_or("tests/e2e", Part::pytest_files);
+    command.arg(files).current_dir(workspace::root());
     if let Some(filter) = &options.filter {
         command.args(["-k", filter]);
     }

@@ -6,6 +6,7 @@
 import os
 
 RELEASES = ("2.30.1", "2022.12.0", "2026.8.0")
+P2P = ("2022.12.0", "2023.8.0", "2023.10.0", "2024.2.0", "2024.8.0", "2024.12.1", "2026.8.0")
 PREFECT = {"0.13.19": "2.30.1", "1.4.1": "2022.12.0"}
 
 
@@ -20,6 +21,12 @@ def python_of(environment):
     if not path:
         raise RuntimeError(f"{name} is not set: run the tests with `cargo xtask test`")
     return path
+
+
+def p2p_environments():
+    """Environments by release; those in between are there when `cargo xtask test --only p2p` has made them."""
+    names = {release: f"p2p-{release}" for release in P2P} | {RELEASES[-1]: RELEASES[-1]}
+    return {release: name for release, name in names.items() if variable(name) in os.environ}
 
 
 def version_tuple(release):

@@ -2,10 +2,12 @@
 //!
 //! Workers are asked first ([`search`]); what they answer stays with them until the client takes it,
 //! except for a bounded part that is read ahead. [`forward`] passes the frames on as they come, so
-//! that neither large results nor a slow client cost memory here.
+//! that neither large results nor a slow client cost memory here; [`succession`] is for workers that
+//! are lost meanwhile.
 
 mod forward;
 mod search;
+mod succession;
 
 use std::sync::Arc;
 

@@ -65,6 +65,19 @@ impl Value {
         }
     }
 
+    /// The frame that this value stands for, if it is an unbound marker and nothing else.
+    pub fn marker(&self) -> Option<usize> {
+        match self {
+            Self::Map(entries) => match entries.as_slice() {
+                [(Self::Str(name), Self::Int(index))] if is_marker(name) => {
+                    usize::try_from(*index).ok()
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Moves the frames that unbound markers in this value name by so many places, for a message whose
     /// frames are to stand behind those of others.
     pub fn shift_markers(&mut self, by: usize) {

@@ -307,12 +307,24 @@ fn outputs(arena: &Arena, spec: NodeId) -> Result<Outputs, SpecError> {
             Ok(Outputs::Frame { npartitions, parts })
         }
         Some("ArrayRechunkSpec") => {
-            let axes = arena.tuple(field("new")?).ok_or(SpecError::Unknown)?;
+            let axes = chunked_axes(arena, field("new")?).ok_or(SpecError::Unknown)?;
             let length = |axis: &NodeId| arena.tuple(*axis).map(<[NodeId]>::len);
             let lengths: Option<Vec<usize>> = axes.iter().map(length).collect();
             Outputs::array(lengths.ok_or(SpecError::Unknown)?)
         }
         _ => Err(SpecError::Unknown),
+    }
+}
+
+/// A tuple of axes. Some releases of 2024 wrap it in a class derived from tuple (`DoNotUnpack`), which
+/// is made of the tuple.
+fn chunked_axes(arena: &Arena, node: NodeId) -> Option<&[NodeId]> {
+    match arena.kind(node) {
+        Kind::NewObj { args, .. } => match arena.tuple(args)? {
+            [axes] => arena.tuple(*axes),
+            _ => None,
+        },
+        _ => arena.tuple(node),
     }
 }
 
@@ -453,6 +465,8 @@ mod tests {
     const ARRAY: &[u8] = include_bytes!("vectors/array_barrier.pickle");
     /// The first one of 2024.12.1, with `parts_out={0, 1, 2, 3, 4, 5}`.
     const FRAME_SLOTS: &[u8] = include_bytes!("vectors/frame_barrier_slots.pickle");
+    /// The `ArrayRechunkSpec` of a request of 2024.8.0, whose `new` is a `DoNotUnpack`.
+    const ARRAY_REQUEST: &[u8] = include_bytes!("vectors/array_request.pickle");
 
     fn spec(pickle: &'static [u8]) -> PickledSpec {
         PickledSpec::of_barrier(Bytes::from_static(pickle), Vec::new()).expect("a barrier task")
@@ -470,6 +484,8 @@ mod tests {
 
     #[test]
     fn chunks_of_an_array_go_to_workers_evenly() {
+        let request = PickledSpec::of_request(Bytes::from_static(ARRAY_REQUEST), Vec::new());
+        assert_eq!(request.expect("a spec").outputs, spec(ARRAY).outputs);
         let assigned = spec(ARRAY).outputs.assign(3);
         let expected = [
             ([0, 0], 0),

@@ -9,7 +9,8 @@ use oxidask_wire::error::WriteError;
 use oxidask_wire::message::Message;
 use oxidask_wire::value::Value;
 
-use super::search::Part;
+use super::search::{Frames, Part};
+use super::succession::{Layout, Progress, Succession};
 use super::{answer, find, missing, order};
 use crate::context::Context;
 use crate::peers::PeerError;
@@ -18,8 +19,9 @@ use crate::rpc::{self, Call, RpcError};
 /// Why a client did not get its whole answer; its connection is of no use any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// A worker went away in the middle of its data, whose lengths the client has been told.
-    #[error("a worker went away while its data were passed on: {0}")]
+    /// A worker went away in the middle of its data, whose lengths the client has been told, and
+    /// nobody has the same.
+    #[error("a worker went away while its data were passed on, and nobody else has the same: {0}")]
     Worker(#[from] PeerError),
     /// The client went away.
     #[error(transparent)]
@@ -54,15 +56,51 @@ pub async fn forward(
         return send(writer, &answer).await;
     }
     let mut parts = found.parts;
+    let layouts: Vec<Layout> = parts.iter().map(Layout::of).collect();
     let (body, lengths) = compose(&mut parts, &keys);
     writer.begin(&body, &lengths);
-    for mut part in parts {
-        while let Some(piece) = part.frames.next().await? {
-            writer.send_piece(piece).await?;
-        }
+    let mut succession = Succession::new(&context, call.serializers.as_ref());
+    for (part, layout) in parts.into_iter().zip(layouts) {
+        pass_on(part, Progress::new(layout), &mut succession, writer).await?;
     }
     writer.flush().await?;
     Ok(lengths.iter().fold(body.len(), |a, b| a.saturating_add(*b)))
+}
+
+/// The frames of a worker's answer; when it is lost in between, the rest from somebody else.
+async fn pass_on(
+    part: Part,
+    mut progress: Progress,
+    succession: &mut Succession<'_>,
+    writer: &mut Writer,
+) -> Result<(), ForwardError> {
+    let mut frames = part.frames;
+    let mut lost = None;
+    loop {
+        match frames.next().await {
+            Ok(Some(piece)) => {
+                // What was read ahead cannot be lost.
+                if matches!(frames, Frames::Open(_)) {
+                    progress.add(&piece);
+                }
+                writer.send_piece(piece).await?;
+                continue;
+            }
+            // A successor may have had only some of the keys.
+            Ok(None) if lost.is_none() || progress.is_complete() => return Ok(()),
+            Ok(None) => {}
+            Err(_) if progress.is_complete() => return Ok(()),
+            Err(error) => lost = Some(error),
+        }
+        let Some(successor) = succession.after(&progress).await else {
+            return lost.map_or(Ok(()), |lost| Err(lost.into()));
+        };
+        frames = successor.frames;
+        if let Some(piece) = successor.first {
+            progress.add(&piece);
+            writer.send_piece(piece).await?;
+        }
+    }
 }
 
 /// An answer without results.
@@ -89,7 +127,6 @@ fn compose(parts: &mut [Part], keys: &[Key]) -> (Bytes, Vec<usize>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::search::Frames;
     use super::*;
     use oxidask_wire::payload::Payload;
 

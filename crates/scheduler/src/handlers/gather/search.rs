@@ -18,7 +18,7 @@ use crate::peers::{PeerConnection, PeerError};
 use crate::views;
 
 /// Workers answer `busy` when they already serve many; as long stock waits before it asks again.
-const BUSY_PAUSE: Duration = Duration::from_millis(150);
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(150);
 /// First release whose workers do not know `max_connections` in `get_data`.
 const NO_MAX_CONNECTIONS: Release = Release::new(2023, 8, 1);
 /// First release whose answers can be passed on frame by frame.
@@ -189,7 +189,7 @@ async fn ask(
 }
 
 /// `get_data` of one worker; nothing when it is busy.
-async fn get_data(
+pub(super) async fn get_data(
     context: &Context,
     worker: &Arc<str>,
     keys: &[Key],

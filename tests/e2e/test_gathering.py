@@ -48,9 +48,11 @@ def test_much_for_a_slow_client_costs_the_scheduler_little(new_cluster, release)
 def test_a_worker_is_lost_in_the_middle_of_its_data(new_cluster, release, copies):
     """Another one that holds the same result, or computes it again, goes on where the first one ended."""
     cluster = new_cluster(release)
+    # Started first: the other client must not stand still for long.
+    observer = cluster.peer()
+    assert observer.run("gathering.senders", cluster.address) == []
     call = cluster.start("gathering.gathers_while_a_holder_is_lost", copies)
     call.told()
-    observer = cluster.peer()
     (sender,) = wait_for(lambda: observer.run("gathering.senders", cluster.address), 30)
     (worker,) = [worker for worker in cluster.workers if worker.worker_name == sender]
     worker.signal(signal.SIGKILL)

@@ -48,10 +48,10 @@ def test_much_for_a_slow_client_costs_the_scheduler_little(new_cluster, release)
 def test_a_worker_is_lost_in_the_middle_of_its_data(new_cluster, release, copies):
     """Another one that holds the same result, or computes it again, goes on where the first one ended."""
     cluster = new_cluster(release)
-    # Started first: the other client must not stand still for long.
-    observer = cluster.peer()
+    gatherer, observer = cluster.peer(), cluster.peer()
+    # Now, because the other client must not stand still for long.
     assert observer.run("gathering.senders", cluster.address) == []
-    call = cluster.start("gathering.gathers_while_a_holder_is_lost", copies)
+    call = gatherer.start("gathering.gathers_while_a_holder_is_lost", cluster.address, copies)
     call.told()
     (sender,) = wait_for(lambda: observer.run("gathering.senders", cluster.address), 30)
     (worker,) = [worker for worker in cluster.workers if worker.worker_name == sender]

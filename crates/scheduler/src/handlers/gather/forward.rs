@@ -56,7 +56,12 @@ pub async fn forward(
         return send(writer, &answer).await;
     }
     let mut parts = found.parts;
-    let layouts: Vec<Layout> = parts.iter().map(Layout::of).collect();
+    // Only what is not here yet can be lost.
+    let layout = |part: &Part| match part.frames {
+        Frames::Open(_) => Layout::of(part),
+        Frames::Read(_) => Layout::default(),
+    };
+    let layouts: Vec<Layout> = parts.iter().map(layout).collect();
     let (body, lengths) = compose(&mut parts, &keys);
     writer.begin(&body, &lengths);
     let mut succession = Succession::new(&context, call.serializers.as_ref());
@@ -79,7 +84,6 @@ async fn pass_on(
     loop {
         match frames.next().await {
             Ok(Some(piece)) => {
-                // What was read ahead cannot be lost.
                 if matches!(frames, Frames::Open(_)) {
                     progress.add(&piece);
                 }

@@ -266,8 +266,11 @@ impl<'a> Succession<'a> {
 mod tests {
     use super::*;
 
-    /// An answer with these keys, each with the lengths of its frames.
-    fn part(keys: &[(&str, &[usize])]) -> Part {
+    /// A key and the lengths of its frames.
+    type Framed<'a> = (&'a str, &'a [usize]);
+
+    /// An answer with these keys.
+    fn part(keys: &[Framed<'_>]) -> Part {
         let mut part = Part {
             data: Vec::new(),
             lengths: Vec::new(),
@@ -309,7 +312,7 @@ mod tests {
         let answer = part(&[("a", &[2]), ("b", &[4, 1]), ("c", &[1])]);
         let mut progress = Progress::new(Layout::of(&answer));
         progress.add(b"aab");
-        let table: [(&[(&str, &[usize])], bool); 6] = [
+        let table: [(&[Framed<'_>], bool); 6] = [
             (&[("b", &[4, 1])], true),
             (&[("b", &[4, 1]), ("c", &[1])], true),
             (&[("b", &[4, 1]), ("c", &[2])], false),

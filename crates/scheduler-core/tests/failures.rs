@@ -6,10 +6,11 @@ mod env;
 use env::{ALICE, TestEnv, key, task, with};
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, TaskError};
-use oxidask_scheduler_core::event::Event;
+use oxidask_scheduler_core::event::{Event, Verdict};
 use oxidask_scheduler_core::graph::TaskOptions;
-use oxidask_scheduler_core::ids::{ClientId, RunId};
+use oxidask_scheduler_core::ids::{ClientId, RunId, WorkerId};
 use oxidask_scheduler_core::task::TaskState;
+use oxidask_scheduler_core::worker::WorkerMetrics;
 
 fn retry(env: &mut TestEnv, names: &[&str]) {
     env.event(Event::RetryKeys {
@@ -304,4 +305,47 @@ fn inputs_larger_than_the_worker_fail_the_task() {
         )
     );
     assert_eq!(env.processing(0), Vec::<String>::new());
+}
+
+#[test]
+fn the_watchdog_asks_about_a_seceded_task_that_its_worker_does_not_tell_of() {
+    let mut env = TestEnv::with_config(CoreConfig {
+        watchdog_patience: Some(2.0),
+        ..CoreConfig::default()
+    });
+    env.add_worker(0, 1);
+    env.submit(vec![task("x", &[])], &["x"]);
+    env.event(Event::LongRunning {
+        worker: WorkerId(0),
+        key: key("x"),
+        compute_duration: Some(0.1),
+        run_id: env.run_id("x"),
+        stimulus_id: "secede".into(),
+    });
+    let heartbeat = |executing| Event::Heartbeat {
+        worker: WorkerId(0),
+        metrics: WorkerMetrics::default(),
+        executing,
+    };
+    let asked = |env: &mut TestEnv| {
+        let effects = env.effects();
+        let suspicions = effects
+            .iter()
+            .filter(|e| matches!(e, Effect::Suspicious(_)));
+        suspicions.count()
+    };
+    env.event(heartbeat(vec![(key("x"), 1.0)]));
+    env.pass(10.0);
+    assert_eq!(asked(&mut env), 0, "it runs");
+    env.event(heartbeat(Vec::new()));
+    env.pass(10.0);
+    assert!(asked(&mut env) > 0, "its end was lost");
+    let run_id = env.run_id("x").unwrap_or(RunId(-1));
+    env.event(Event::Examined {
+        worker: WorkerId(0),
+        task: Some((key("x"), run_id)),
+        verdict: Verdict::Unknown,
+        stimulus_id: "watchdog".into(),
+    });
+    assert_ne!(env.run_id("x"), Some(run_id), "it runs again");
 }

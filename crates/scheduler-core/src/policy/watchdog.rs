@@ -68,7 +68,7 @@ impl Scheduler {
         self.wake_sleepers();
     }
 
-    /// Tasks that their worker should have begun.
+    /// Tasks that their worker should have begun, and seceded ones that it does not tell of.
     fn watch_workers(&mut self, patience: f64) {
         let before = std::mem::take(&mut self.watchdog.watched);
         let mut watched: IdMap<u32, Watched> = IdMap::default();
@@ -76,18 +76,17 @@ impl Scheduler {
         // Paused ones, too: their last word about that may be out of date.
         for &worker in self.workers.registered() {
             let w = &self.workers[worker];
-            let executing: Vec<TaskId> = w
+            let begun: Vec<TaskId> = w
                 .executing
                 .iter()
                 .filter_map(|(key, _)| self.tasks.id(key))
-                .filter(|&id| !w.long_running.contains(id))
                 .collect();
-            if executing.len() >= w.nthreads() as usize {
-                // The rest waits for a thread, as it should.
-                continue;
-            }
+            let in_slots = begun.iter().filter(|&&id| !w.long_running.contains(id));
+            let full = in_slots.count() >= w.nthreads() as usize;
             for id in w.processing.iter() {
-                if w.long_running.contains(id) || executing.contains(&id) {
+                // On a full worker the rest waits for a thread, as it should, but for what has left
+                // its slot.
+                if begun.contains(&id) || (full && !w.long_running.contains(id)) {
                     continue;
                 }
                 let run_id = self.tasks[id].run_id;

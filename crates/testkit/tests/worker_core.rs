@@ -56,3 +56,15 @@ fn old_and_new_workers_live_in_one_cluster() {
         run(Scenario::mixed(seed).with_workers(WorkerKind::Mixed));
     }
 }
+
+/// Seeds that failed once, and what they showed.
+#[test]
+fn seeds_that_failed_once() {
+    let kept = [(1061, "the end of a seceded task is lost on its way")];
+    for (seed, what) in kept {
+        let scenario = Scenario::mixed(seed).with_workers(WorkerKind::Core);
+        if let Err(violation) = Sim::new(scenario).run() {
+            panic!("{what}: {violation}");
+        }
+    }
+}

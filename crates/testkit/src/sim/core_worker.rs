@@ -211,32 +211,13 @@ impl CoreWorker {
                 run_id,
                 nbytes,
                 report,
-            } => Told::TaskFinished(Box::new(TaskFinished {
-                worker,
-                key,
-                run_id: run(run_id),
-                nbytes: Some(nbytes),
-                type_: None,
-                typename: "int".into(),
-                startstops: report
-                    .and_then(|r| r.get::<StartStop>().cloned())
-                    .into_iter()
-                    .collect(),
-                metadata: None,
-                raw: None,
-                stimulus_id,
-            })),
-            SchedulerMsg::TaskErred { key, run_id, .. } => Told::TaskErred(Box::new(TaskErred {
-                worker,
-                key,
-                run_id: run(run_id),
-                exception: SchedulerOpaque::new("boom"),
-                traceback: None,
-                exception_text: "ValueError('boom')".into(),
-                traceback_text: "".into(),
-                raw: None,
-                stimulus_id,
-            })),
+            } => {
+                let report = report.as_ref().and_then(|r| r.get::<StartStop>());
+                self.finished(key, run(run_id), nbytes, report, stimulus_id)
+            }
+            SchedulerMsg::TaskErred { key, run_id, .. } => {
+                self.erred(key, run(run_id), stimulus_id)
+            }
             SchedulerMsg::ReleaseWorkerData { key } => Told::ReleaseWorkerData {
                 worker,
                 key,
@@ -289,6 +270,44 @@ impl CoreWorker {
                 stimulus_id,
             },
         })
+    }
+}
+
+impl CoreWorker {
+    fn finished(
+        &self,
+        key: Key,
+        run_id: Option<RunId>,
+        nbytes: u64,
+        report: Option<&StartStop>,
+        stimulus_id: Arc<str>,
+    ) -> Told {
+        Told::TaskFinished(Box::new(TaskFinished {
+            worker: self.id,
+            key,
+            run_id,
+            nbytes: Some(nbytes),
+            type_: None,
+            typename: "int".into(),
+            startstops: report.cloned().into_iter().collect(),
+            metadata: None,
+            raw: None,
+            stimulus_id,
+        }))
+    }
+
+    fn erred(&self, key: Key, run_id: Option<RunId>, stimulus_id: Arc<str>) -> Told {
+        Told::TaskErred(Box::new(TaskErred {
+            worker: self.id,
+            key,
+            run_id,
+            exception: SchedulerOpaque::new("boom"),
+            traceback: None,
+            exception_text: "ValueError('boom')".into(),
+            traceback_text: "".into(),
+            raw: None,
+            stimulus_id,
+        }))
     }
 }
 

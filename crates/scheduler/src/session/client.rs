@@ -203,6 +203,9 @@ async fn handle(
         match step {
             Step::Continue => {}
             Step::Graph(graph) => {
+                // What workers sent before comes first: a worker that has just said that it runs
+                // takes part. The runtime would else go on here with what arrived last.
+                tokio::task::yield_now().await;
                 let mut gone = is_gone.clone();
                 tokio::select! {
                     biased;

@@ -62,7 +62,8 @@ def what_is_being_processed(client):
 
 def the_call_stack_of_a_task(client):
     future = client.submit(slow_inc, 1, delay=2, pure=False)
-    until(lambda: any(client.call_stack().values()))
+    until(lambda: any(future.key in keys for keys in client.processing().values()))
+    until(lambda: any(client.call_stack([future]).values()))
     (stacks,) = [stacks for stacks in client.call_stack([future]).values() if stacks]
     assert "slow_inc" in str(stacks)
     future.result(timeout=20)

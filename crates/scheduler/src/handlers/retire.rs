@@ -71,6 +71,8 @@ pub async fn retire_workers(context: Arc<Context>, call: Call) -> Reply {
             *slot = outcome?;
         }
     }
+    // What the core says of the removals comes first in the event log.
+    context.core.settle().await;
     let (done, given_up): (Vec<_>, Vec<_>) = identities
         .into_iter()
         .zip(retired)

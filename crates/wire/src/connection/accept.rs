@@ -184,6 +184,10 @@ impl Acceptor<'_> {
         let deadline = Instant::now()
             + if patient {
                 self.policy.handshake_timeout
+            } else if memory.has_talkers(self.ip) {
+                // A Python that is busy when it has connected; an older one still gets its turn
+                // before it gives up after 10 s.
+                self.policy.unanswered * 5
             } else {
                 self.policy.unanswered
             };

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 use crate::message::Message;
+use crate::release::Release;
 
 /// `{compression: nil, python: [3, 8, 18], pickle-protocol: 5}`.
 const MAP: &[u8] = b"\x83\xabcompression\xc0\xa6python\x93\x03\x08\x12\xafpickle-protocol\x05";
@@ -206,4 +207,26 @@ async fn what_is_not_dask_is_refused() {
         matches!(result, Err(AcceptError::Handshake(_))),
         "{result:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_speaks_first_may_begin_late_where_such_peers_are_known() {
+    for (known, late) in [(false, 3), (true, 3), (true, 6)] {
+        let policy = AcceptPolicy::default();
+        if known {
+            policy.memory.note_release(IP, &Release::NEWEST);
+        }
+        let (mut peer, ours) = duplex(1000);
+        let speak = async {
+            tokio::time::sleep(Duration::from_secs(late)).await;
+            // The other end may be closed.
+            let _ = peer.write_all(&framed(Generation::M3, MAP)).await;
+        };
+        let (result, ()) = tokio::join!(Connection::accept(ours, &policy, PEER, None), speak);
+        assert_eq!(
+            result.is_ok(),
+            known && late < 5,
+            "{known} {late}: {result:?}"
+        );
+    }
 }

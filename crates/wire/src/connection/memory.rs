@@ -28,6 +28,8 @@ struct Notes {
     greet_as: Option<Generation>,
     answered_newer: bool,
     answered_older: bool,
+    /// Peers that speak first (from 2023.8.0 on) have been seen.
+    talked: bool,
 }
 
 impl PeerMemory {
@@ -49,6 +51,7 @@ impl PeerMemory {
             greet_as: None,
             answered_newer: false,
             answered_older: false,
+            talked: false,
         });
         entry.heard = Instant::now();
         change(entry);
@@ -74,6 +77,11 @@ impl PeerMemory {
     pub(crate) fn is_surely_newer(&self, ip: Option<IpAddr>) -> bool {
         self.get(ip)
             .is_some_and(|n| n.answered_newer && !n.answered_older)
+    }
+
+    /// Whether a silent caller from this address may be one that speaks first and is slow to begin.
+    pub(crate) fn has_talkers(&self, ip: Option<IpAddr>) -> bool {
+        self.get(ip).is_some_and(|n| n.talked)
     }
 
     /// A peer spoke without handshake (≤ 2.22.0).
@@ -105,7 +113,7 @@ impl PeerMemory {
         match Generation::of(release) {
             Generation::M0 => self.note_no_handshake(ip),
             // From 2023.8.0 on peers speak first; they say nothing about the silent ones.
-            _ if *release >= Release::new(2023, 8, 0) => {}
+            _ if *release >= Release::new(2023, 8, 0) => self.update(ip, |n| n.talked = true),
             generation => self.update(ip, |n| n.greet_as = Some(generation)),
         }
     }
@@ -127,13 +135,14 @@ mod tests {
         assert_eq!(memory.greet_as(A), Some(Generation::M1));
         memory.note_refused(A, Generation::M1);
         assert_eq!(memory.greet_as(A), Some(Generation::M3));
-        assert!(!memory.is_surely_newer(A));
+        assert!(!memory.is_surely_newer(A) && !memory.has_talkers(A));
         memory.note_release(A, &Release::NEWEST);
         assert_eq!(
             memory.greet_as(A),
             Some(Generation::M3),
             "talkers change nothing"
         );
+        assert!(memory.has_talkers(A));
         assert_eq!(memory.greet_as(None), None, "no address, no memory");
     }
 

@@ -185,11 +185,6 @@ async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError
         shutdown::close(running, "preload-failed").await;
         return Err(error.into());
     }
-    // Whoever waits for the file finds the modules set up.
-    let _scheduler_file = match &args.scheduler_file {
-        Some(path) => Some(files::write_scheduler_file(path, context).await?),
-        None => None,
-    };
     tracing::info!(target: "distributed.scheduler", "{RULE}");
     let reason = shutdown::wait(context, signals).await;
     shutdown::close(running, &reason).await;
@@ -203,6 +198,7 @@ pub struct Running {
     pub context: Arc<Context>,
     /// Tasks that run as long as the scheduler does.
     pub tasks: tokio::task::JoinSet<()>,
+    scheduler_file: Option<RemovedAtEnd>,
 }
 
 /// Starts everything.
@@ -295,6 +291,11 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     let loaded = context.python.load_policies().await;
     loaded.map_err(StartError::Policies)?;
     context.python.import_preloads(&config).await?;
+    // Whoever is let in finds it there; nobody registers before the modules are set up.
+    let scheduler_file = match &args.scheduler_file {
+        Some(path) => Some(files::write_scheduler_file(path, &context).await?),
+        None => None,
+    };
     let mut tasks = tokio::task::JoinSet::new();
     let pages = pages(&context, args, watch, &mut tasks);
     accept(
@@ -303,7 +304,11 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
     tasks.spawn(observe(Arc::clone(&context), observed, watchdog));
     tasks.spawn(watch_idle(Arc::clone(&context)));
     tasks.spawn(http::serve(http, pages));
-    Ok(Running { context, tasks })
+    Ok(Running {
+        context,
+        tasks,
+        scheduler_file,
+    })
 }
 
 /// Takes connections at every port.

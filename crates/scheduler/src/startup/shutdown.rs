@@ -43,7 +43,11 @@ pub(super) async fn wait(context: &Context, mut signals: Signals) -> Arc<str> {
 
 /// Tells workers and clients, and ends all tasks.
 pub(super) async fn close(running: Running, reason: &str) {
-    let Running { context, mut tasks } = running;
+    let Running {
+        context,
+        mut tasks,
+        scheduler_file: _removed_at_the_end,
+    } = running;
     tracing::info!(target: "distributed.scheduler", "Closing scheduler. Reason: {reason}");
     context.shutdown.request(reason);
     context.python.closing(Closing::Before).await;

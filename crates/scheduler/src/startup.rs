@@ -276,14 +276,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         config: Arc::clone(&config),
         shutdown: Shutdown::default(),
     });
-    tracing::info!(target: "distributed.scheduler", "State start");
-    for port in &ports {
-        tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", port.contact);
-    }
-    announce_dashboard(&context, &http);
-    for warning in exposed {
-        tracing::warn!(target: "distributed.scheduler", "{warning}");
-    }
+    announce(&context, &ports, &http, &exposed);
     for extension in &context.extensions {
         extension.started(&context);
     }
@@ -359,6 +352,18 @@ fn warn_of_callers_without_certificate(ports: &[Port]) {
             "oxidask.roles.file is set, but callers of {} show no certificate and may do nothing; use TLS",
             port.contact
         );
+    }
+}
+
+/// The lines that launchers wait for and parse.
+fn announce(context: &Context, ports: &[Port], http: &HttpListener, exposed: &[String]) {
+    tracing::info!(target: "distributed.scheduler", "State start");
+    for port in ports {
+        tracing::info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", port.contact);
+    }
+    announce_dashboard(context, http);
+    for warning in exposed {
+        tracing::warn!(target: "distributed.scheduler", "{warning}");
     }
 }
 

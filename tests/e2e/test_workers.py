@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from harness.waiting import wait_for
 
 
@@ -44,6 +46,12 @@ def test_work_waits_for_the_first_worker(new_cluster, release):
     assert call.told() == "waiting"
     cluster.add_worker()
     call.result()
+
+
+@pytest.mark.parametrize("release", ["2026.8.0"])
+def test_a_worker_without_a_nanny_may_say_so(new_cluster, release):
+    """As `dask spec` starts it when it is told `nanny: false`."""
+    new_cluster(release, workers=0).run("workers.a_worker_without_a_nanny_may_say_so")
 
 
 def test_the_only_worker_dies_and_another_one_takes_over(new_cluster, release):

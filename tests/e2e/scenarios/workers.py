@@ -139,3 +139,13 @@ def resources_are_honoured(client, name):
 
 def computes(client, n=100):
     assert client.gather(client.map(inc, range(n), pure=False)) == list(range(1, n + 1))
+
+
+def a_worker_without_a_nanny_may_say_so(client):
+    from distributed import Worker
+
+    async def joins():
+        async with Worker(client.scheduler.address, nanny=False, nthreads=1) as worker:
+            return worker.status.name
+
+    assert client.sync(joins) == "running"

@@ -166,7 +166,8 @@ async fn info(call: &Call) -> Result<(WorkerInfo, Value), RpcError> {
             .unwrap_or(0),
         server_id: text("server_id")?,
         local_directory: text("local_directory")?,
-        nanny: call.opt_str("nanny")?.map(Arc::from),
+        // A worker that was told that it has none says False.
+        nanny: call.get("nanny").and_then(Value::as_str).map(Arc::from),
         release: Arc::default(),
         status,
         metrics: metrics_of(call.args.get("metrics").unwrap_or(&Value::Nil)),

@@ -8,7 +8,7 @@ use oxidask_wire::message::client::FromClient;
 use oxidask_wire::message::worker::FromWorker;
 use oxidask_wire::rpc::Request;
 use oxidask_wire::{Generation, Message, Payload, Value};
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 fn scalar() -> impl Strategy<Value = Value> {
@@ -51,10 +51,16 @@ fn message() -> impl Strategy<Value = Value> {
     let inner = leaf.prop_recursive(3, 20, 5, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..5).prop_map(Value::Array),
-            vec(("[a-z]{1,8}", inner), 0..5).prop_map(Value::map::<String, Value>),
+            dict(inner),
         ]
     });
-    vec(("[a-z]{1,8}", inner), 0..5).prop_map(Value::map::<String, Value>)
+    dict(inner)
+}
+
+/// A map as a Python `dict` makes it: no key twice, since the paths of older messages would not
+/// tell two entries of one key apart.
+fn dict(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+    btree_map("[a-z]{1,8}", values, 0..5).prop_map(Value::map::<String, Value>)
 }
 
 fn over_the_wire(message: &Message, generation: Generation) -> Message {

@@ -49,10 +49,7 @@ fn payload() -> impl Strategy<Value = Arc<Payload>> {
 fn message() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![3 => plain(), 1 => payload().prop_map(Value::Payload)];
     let inner = leaf.prop_recursive(3, 20, 5, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..5).prop_map(Value::Array),
-            dict(inner),
-        ]
+        prop_oneof![vec(inner.clone(), 0..5).prop_map(Value::Array), dict(inner),]
     });
     dict(inner)
 }

@@ -15,6 +15,10 @@ use crate::workspace::{self, Profile};
 /// How many things run at once.
 const JOBS: &str = "2";
 
+/// The seed of the property tests' inputs, so that a change is judged by what it changed. Searching for new failures is
+/// what `--random` is for.
+const PROPERTY_SEED: &str = "8786";
+
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -48,6 +52,9 @@ pub(crate) struct Options {
     /// Another scheduler command for the end-to-end tests; `stock` is the stock scheduler of each release
     #[arg(long, env = "OXIDASK_SCHEDULER_CMD")]
     scheduler_cmd: Option<String>,
+    /// Give property tests new random inputs, this many each; otherwise they are the same in every run
+    #[arg(long, value_name = "CASES")]
+    random: Option<u32>,
     /// Only tests whose name contains this (pytest: an expression for -k)
     filter: Option<String>,
     /// Options for pytest
@@ -75,6 +82,7 @@ pub(crate) fn chaos(options: &Chaos) -> Result<()> {
         only: Some(Part::E2e),
         profile: options.profile,
         scheduler_cmd: None,
+        random: None,
         filter: Some("test_chaos".to_owned()),
         pytest: Vec::new(),
         chaos_rounds: Some(options.rounds.max(2)),
@@ -109,6 +117,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.args(["--", "--test-threads", JOBS]);
         command.args(options.filter.as_deref());
         command.envs(variables.iter().map(|(name, path)| (*name, path)));
+        match options.random {
+            Some(cases) => command.env("PROPTEST_CASES", cases.to_string()),
+            None => command.env("PROPTEST_RNG_SEED", PROPERTY_SEED),
+        };
         if !tee("cargo test", &mut command, &interrupt, &mut summary)? {
             failed.push("cargo test");
         }

@@ -54,6 +54,11 @@ def test_a_worker_without_a_nanny_may_say_so(new_cluster, release):
     new_cluster(release, workers=0).run("workers.a_worker_without_a_nanny_may_say_so")
 
 
+@pytest.mark.parametrize("release", ["2022.12.0", "2026.8.0"])
+def test_a_worker_may_call_itself_by_a_name(new_cluster, release):
+    new_cluster(release, workers=0).run("workers.a_worker_may_call_itself_by_a_name")
+
+
 def test_the_only_worker_dies_and_another_one_takes_over(new_cluster, release):
     cluster = new_cluster(release, workers=1)
     call = cluster.start("workers.computes_through_a_kill")

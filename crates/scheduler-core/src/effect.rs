@@ -376,19 +376,27 @@ pub enum LoggedEvent {
     },
     /// Any other map of plain values: `(name, value)` pairs.
     Plain(Vec<(&'static str, PlainValue)>),
+    /// A tuple, in which form work stealing tells of itself.
+    Row(Vec<PlainValue>),
 }
 
-/// Value in a [`LoggedEvent::Plain`].
+/// Value in a [`LoggedEvent::Plain`] or [`LoggedEvent::Row`].
 #[derive(Clone, Debug)]
 pub enum PlainValue {
+    /// Nothing.
+    None,
     /// Text.
     Str(Arc<str>),
     /// Number.
     Int(i64),
     /// Number.
     Float(f64),
-    /// Keys.
-    Keys(Vec<Key>),
+    /// The key of a task.
+    Key(Key),
+    /// Keys, in no order.
+    KeySet(Vec<Key>),
     /// Flag.
     Bool(bool),
+    /// Several.
+    Row(Vec<PlainValue>),
 }

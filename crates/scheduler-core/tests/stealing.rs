@@ -5,7 +5,7 @@ mod env;
 
 use env::{TestEnv, key, task, with};
 use oxidask_scheduler_core::config::CoreConfig;
-use oxidask_scheduler_core::effect::{Effect, WorkerMsg};
+use oxidask_scheduler_core::effect::{Effect, LoggedEvent, PlainValue, WorkerMsg};
 use oxidask_scheduler_core::event::{Event, StimulusId};
 use oxidask_scheduler_core::graph::TaskOptions;
 use oxidask_scheduler_core::ids::WorkerId;
@@ -50,6 +50,93 @@ fn answer(env: &mut TestEnv, name: &str, stimulus_id: &StimulusId, state: Option
         state: state.map(Into::into),
         stimulus_id: stimulus_id.clone(),
     });
+}
+
+/// A value of the log: times, costs and request numbers vary.
+fn logged(value: &PlainValue) -> String {
+    match value {
+        PlainValue::Row(values) => {
+            let values: Vec<String> = values.iter().map(logged).collect();
+            format!("({})", values.join(", "))
+        }
+        PlainValue::Str(text) if text.starts_with("steal-") => "ID".to_owned(),
+        PlainValue::Str(text) => text.to_string(),
+        PlainValue::Key(key) => key.to_text(),
+        PlainValue::Bool(flag) => flag.to_string(),
+        PlainValue::Int(n) => n.to_string(),
+        PlainValue::Float(_) => "#".to_owned(),
+        PlainValue::None => "None".to_owned(),
+        PlainValue::KeySet(keys) => format!("{keys:?}"),
+    }
+}
+
+/// What was logged under the topic `stealing` since the last look.
+fn log(env: &mut TestEnv) -> Vec<String> {
+    env.effects()
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::LogEvent {
+                topics,
+                event: LoggedEvent::Row(row),
+            } if *topics[0] == *"stealing" => Some(logged(&PlainValue::Row(row))),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_log_has_the_rows_that_stock_writes() {
+    let mut env = busy(TaskOptions::default(), CoreConfig::default());
+    env.pass(1.1);
+    let effects = env.effects();
+    let asked: Vec<_> = effects
+        .iter()
+        .filter_map(|e| match e {
+            Effect::ToWorker(_, WorkerMsg::StealRequest { key, stimulus_id }) => {
+                Some((key.to_text(), stimulus_id.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let request = effects.iter().find_map(|e| match e {
+        Effect::LogEvent {
+            event: LoggedEvent::Row(row),
+            ..
+        } => Some(logged(&PlainValue::Row(row.clone()))),
+        _ => None,
+    });
+    let (victim, thief) = ("tcp://10.0.0.0:1000", "tcp://10.0.0.1:1000");
+    let rows: Vec<String> = asked
+        .iter()
+        .map(|(key, _)| format!("(#, 0, {key}, #, {victim}, #, {thief}, #)"))
+        .collect();
+    assert_eq!(
+        request,
+        Some(format!("(request, ({}))", rows.join(", "))),
+        "one event for a round of requests"
+    );
+
+    let (first, id) = &asked[0];
+    answer(&mut env, first, id, Some("ready"));
+    assert_eq!(
+        log(&mut env),
+        [format!("(confirm, {first}, ready, {victim}, {thief}, ID)")]
+    );
+    let (second, id) = &asked[1];
+    answer(&mut env, second, id, Some("executing"));
+    assert_eq!(
+        log(&mut env),
+        [format!(
+            "(already-computing, {second}, executing, {victim}, {thief}, ID)"
+        )]
+    );
+    answer(&mut env, second, id, Some("executing"));
+    assert_eq!(
+        log(&mut env),
+        [format!(
+            "(already-aborted, {second}, executing, {victim}, ID)"
+        )]
+    );
 }
 
 #[test]

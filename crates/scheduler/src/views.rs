@@ -67,16 +67,20 @@ pub fn logged_event(topics: &[Arc<str>], event: LoggedEvent) -> Value {
         LoggedEvent::Plain(fields) => {
             Value::map(fields.into_iter().map(|(name, value)| (name, plain(value))))
         }
+        LoggedEvent::Row(values) => plain(PlainValue::Row(values)),
     }
 }
 
 fn plain(value: PlainValue) -> Value {
     match value {
+        PlainValue::None => Value::Nil,
         PlainValue::Str(text) => text.into(),
         PlainValue::Int(number) => number.into(),
         PlainValue::Float(number) => number.into(),
-        PlainValue::Keys(keys) => Value::array(keys),
+        PlainValue::Key(key) => Value::from(&key),
+        PlainValue::KeySet(keys) => Value::set(keys),
         PlainValue::Bool(flag) => flag.into(),
+        PlainValue::Row(values) => Value::array(values.into_iter().map(plain)),
     }
 }
 

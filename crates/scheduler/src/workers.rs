@@ -20,6 +20,8 @@ pub struct WorkerEntry {
     pub id: WorkerId,
     /// What the core was told.
     pub info: WorkerInfo,
+    /// The address by which it calls itself; that of `info` has the host as a number.
+    pub contact: Arc<str>,
     /// Its name as given: text or number.
     pub name: Value,
     /// Release of `distributed`, which decides what it is sent and how it is called.
@@ -73,6 +75,8 @@ struct Inner {
     last_id: u32,
     by_id: BTreeMap<WorkerId, Arc<WorkerEntry>>,
     by_address: BTreeMap<Arc<str>, WorkerId>,
+    /// Those that call themselves otherwise than they are known.
+    by_contact: HashMap<Arc<str>, WorkerId>,
     by_name: HashMap<Arc<str>, WorkerId>,
 }
 
@@ -98,6 +102,9 @@ impl WorkerTable {
         let id = WorkerId(inner.last_id);
         let entry = Arc::new(make(id));
         inner.by_address.insert(Arc::clone(address), id);
+        if entry.contact != entry.info.address {
+            inner.by_contact.insert(Arc::clone(&entry.contact), id);
+        }
         inner.by_name.insert(Arc::clone(name), id);
         inner.by_id.insert(id, Arc::clone(&entry));
         Ok(entry)
@@ -116,6 +123,9 @@ impl WorkerTable {
         if inner.by_address.get(&entry.info.address) == Some(&id) {
             inner.by_address.remove(&entry.info.address);
         }
+        if inner.by_contact.get(&entry.contact) == Some(&id) {
+            inner.by_contact.remove(&entry.contact);
+        }
         if inner.by_name.get(&entry.info.name) == Some(&id) {
             inner.by_name.remove(&entry.info.name);
         }
@@ -127,10 +137,11 @@ impl WorkerTable {
         self.inner.read().by_id.get(&id).cloned()
     }
 
-    /// The worker of this address.
+    /// The worker of this address, which may be the one by which it calls itself.
     pub fn at(&self, address: &str) -> Option<Arc<WorkerEntry>> {
         let inner = self.inner.read();
-        let id = inner.by_address.get(address)?;
+        let id = inner.by_address.get(address);
+        let id = id.or_else(|| inner.by_contact.get(address))?;
         inner.by_id.get(id).cloned()
     }
 

@@ -149,3 +149,38 @@ def a_worker_without_a_nanny_may_say_so(client):
             return worker.status.name
 
     assert client.sync(joins) == "running"
+
+
+def a_worker_may_call_itself_by_a_name(client):
+    """It is known by its number, as with the stock scheduler, and its heartbeats under the name count."""
+    import asyncio
+    import socket
+
+    from distributed import Worker
+
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+
+    async def joins():
+        worker = Worker(
+            client.scheduler.address,
+            host="127.0.0.1",
+            port=port,
+            contact_address=f"tcp://localhost:{port}",
+            name="by-name",
+            nthreads=1,
+            heartbeat_interval="20ms",
+        )
+        async with worker:
+            before = (await client.scheduler.identity())["workers"]
+            address = f"tcp://127.0.0.1:{port}"
+            assert list(before) == [address], before
+            assert await client.submit(abs, -1, workers=["by-name"]) == 1
+            while True:
+                now = (await client.scheduler.identity())["workers"]
+                if now[address]["last_seen"] > before[address]["last_seen"]:
+                    return worker.status.name
+                await asyncio.sleep(0.02)
+
+    assert client.sync(joins) == "running"

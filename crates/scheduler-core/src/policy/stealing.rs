@@ -84,6 +84,10 @@ impl Answer {
     }
 }
 
+fn text(text: &str) -> PlainValue {
+    PlainValue::Str(text.into())
+}
+
 impl Scheduler {
     pub(crate) fn set_stealing(&mut self, enabled: bool) {
         self.stealing.enabled = enabled && self.stealing.loaded;
@@ -267,8 +271,13 @@ impl Scheduler {
         };
         match self.stealing.in_flight.get(&id) {
             Some(info) if answers(info) => {}
-            Some(_) => return self.log_steal("stale-response", key, state, worker, stimulus_id),
-            None => return self.log_steal("already-aborted", key, state, worker, stimulus_id),
+            other => {
+                let outcome = match other {
+                    Some(_) => "stale-response",
+                    None => "already-aborted",
+                };
+                return self.log_answer(&[text(outcome)], key, state, &[worker], stimulus_id);
+            }
         }
         let Some(info) = self.remove_from_in_flight(id) else {
             return;
@@ -277,16 +286,21 @@ impl Scheduler {
         if self.tasks[id].processing_on != Some(victim) {
             return;
         }
-        match Answer::of(state) {
-            Answer::Given if self.workers.is_live(thief) => {
+        let thief_is_live = self.workers.is_live(thief);
+        let (outcome, reschedule) = match Answer::of(state) {
+            Answer::Given if thief_is_live => {
                 self.enact_steal(id, victim, thief);
-                self.log_steal("confirm", key, state, thief, stimulus_id);
+                (vec![text("confirm")], false)
             }
-            Answer::Kept => self.log_steal("already-computing", key, state, thief, stimulus_id),
+            Answer::Kept => (vec![text("already-computing")], false),
             Answer::Given | Answer::Unknown => {
-                self.log_steal("reschedule", key, state, thief, stimulus_id);
-                self.reschedule(None, key);
+                let gone = PlainValue::Bool(!thief_is_live);
+                (vec![text("reschedule"), gone], true)
             }
+        };
+        self.log_answer(&outcome, key, state, &[victim, thief], stimulus_id);
+        if reschedule {
+            self.reschedule(None, key);
         }
         self.check_idle_saturated(thief, None);
         self.check_idle_saturated(victim, None);
@@ -303,27 +317,33 @@ impl Scheduler {
         self.send_task(id, thief);
     }
 
-    fn log_steal(
+    /// Tells what became of a victim's answer, in stock's order: outcome, key, state at the victim,
+    /// workers, request.
+    fn log_answer(
         &mut self,
-        what: &'static str,
+        outcome: &[PlainValue],
         key: &Key,
         state: Option<&str>,
-        worker: WorkerId,
+        workers: &[WorkerId],
         stimulus_id: &StimulusId,
     ) {
-        let address = self
-            .workers
-            .get(worker)
-            .map_or_else(|| Arc::from(""), |w| Arc::clone(w.address()));
+        let mut row = outcome.to_vec();
+        row.push(PlainValue::Key(key.clone()));
+        row.push(state.map_or(PlainValue::None, text));
+        row.extend(workers.iter().map(|&w| self.address_in_log(w)));
+        row.push(PlainValue::Str(Arc::clone(stimulus_id)));
+        self.log_steal(row);
+    }
+
+    fn address_in_log(&self, worker: WorkerId) -> PlainValue {
+        let known = self.workers.get(worker);
+        known.map_or_else(|| text(""), |w| PlainValue::Str(Arc::clone(w.address())))
+    }
+
+    fn log_steal(&mut self, row: Vec<PlainValue>) {
         self.out.push(Effect::LogEvent {
             topics: vec!["stealing".into()],
-            event: LoggedEvent::Plain(vec![
-                ("action", PlainValue::Str(what.into())),
-                ("key", PlainValue::Keys(vec![key.clone()])),
-                ("state", PlainValue::Str(state.unwrap_or("None").into())),
-                ("worker", PlainValue::Str(address)),
-                ("stimulus_id", PlainValue::Str(Arc::clone(stimulus_id))),
-            ]),
+            event: LoggedEvent::Row(row),
         });
     }
 
@@ -336,7 +356,6 @@ impl Scheduler {
         let Some(victims) = self.choose_victims(&round) else {
             return;
         };
-        let before = self.stealing.requests;
         for level in 0..STEAL_LEVELS {
             for &victim in &victims {
                 if round.thieves.is_empty() {
@@ -356,8 +375,10 @@ impl Scheduler {
                 self.check_idle_saturated(victim, Some(occupancy));
             }
         }
-        if self.stealing.requests > before {
+        if !round.requests.is_empty() {
             self.stealing.count += 1;
+            let requests = PlainValue::Row(round.requests);
+            self.log_steal(vec![text("request"), requests]);
         }
     }
 
@@ -418,12 +439,24 @@ impl Scheduler {
         let compute = self.task_duration(id);
         let cost_thief = self.get_comm_cost(id, thief);
         let cost_victim = self.get_comm_cost(id, victim);
-        let done_by_thief = self.combined_occupancy(round, thief) + cost_thief + compute;
-        let left_to_victim = self.combined_occupancy(round, victim) - (cost_victim + compute) / 2.0;
+        let occupancy_thief = self.combined_occupancy(round, thief);
+        let occupancy_victim = self.combined_occupancy(round, victim);
+        let done_by_thief = occupancy_thief + cost_thief + compute;
+        let left_to_victim = occupancy_victim - (cost_victim + compute) / 2.0;
         if done_by_thief > left_to_victim {
             return;
         }
         self.move_task_request(id, victim, thief);
+        round.requests.push(PlainValue::Row(vec![
+            PlainValue::Float(self.now.0),
+            PlainValue::Int(level as i64),
+            PlainValue::Key(self.tasks[id].key.clone()),
+            PlainValue::Float(compute + cost_victim),
+            self.address_in_log(victim),
+            PlainValue::Float(occupancy_victim),
+            self.address_in_log(thief),
+            PlainValue::Float(occupancy_thief),
+        ]));
         if let Some(n) = self.stealing.request_count_total.get_mut(level) {
             *n += 1;
         }
@@ -467,6 +500,9 @@ struct Round {
     /// Occupancies at the beginning: they do not change during a round.
     occupancies: crate::sets::IdMap<u32, f64>,
     thieves: Vec<WorkerId>,
+    /// What was asked for, for the log: (time, level, key, cost, victim and its occupancy, thief and
+    /// its occupancy).
+    requests: Vec<PlainValue>,
 }
 
 impl Round {
@@ -479,6 +515,7 @@ impl Round {
                 .map(|&w| (w.0, scheduler.occupancy(w)))
                 .collect(),
             thieves: scheduler.workers.idle().to_vec(),
+            requests: Vec::new(),
         }
     }
 }

@@ -212,7 +212,7 @@ impl Scheduler {
                         "action",
                         PlainValue::Str("no-workers-timeout-exceeded".into()),
                     ),
-                    ("keys", PlainValue::Keys(failed)),
+                    ("keys", PlainValue::KeySet(failed)),
                 ]),
             });
         }

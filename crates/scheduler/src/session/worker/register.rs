@@ -58,6 +58,7 @@ pub(super) async fn register(
     outbox: Outbox<WorkerMsg>,
 ) -> Result<Arc<WorkerEntry>, Refused> {
     let (mut info, name) = info(call).await?;
+    let contact: Arc<str> = call.str("address")?.into();
     context.python.admitted().await;
     let value = |name: &str| call.args.get(name).cloned().unwrap_or_default();
     let versions = value("versions");
@@ -76,6 +77,7 @@ pub(super) async fn register(
         .register(&address, &text, |id: WorkerId| WorkerEntry {
             id,
             info,
+            contact,
             name,
             release,
             services: value("services"),
@@ -184,7 +186,8 @@ pub(crate) fn resources_of(value: Option<&Value>) -> Vec<(Arc<str>, f64)> {
     entries.iter().filter_map(amount).collect()
 }
 
-/// An address whose host is a name becomes one with a number, as workers are identified by it.
+/// An address whose host is a name becomes one with a number, as workers are identified by it. No host
+/// (`tcp://:8788`) means this machine, and a name with addresses of both kinds its IPv4 address.
 async fn resolve(address: &str) -> String {
     let with_scheme = if address.contains("://") {
         address.to_owned()
@@ -197,8 +200,15 @@ async fn resolve(address: &str) -> String {
     if parsed.host.parse::<std::net::IpAddr>().is_ok() {
         return with_scheme;
     }
-    let found = tokio::net::lookup_host((parsed.host.as_str(), parsed.port)).await;
-    let Some(found) = found.ok().and_then(|mut found| found.next()) else {
+    let host = match parsed.host.as_str() {
+        "" => "localhost",
+        host => host,
+    };
+    let Ok(found) = tokio::net::lookup_host((host, parsed.port)).await else {
+        return with_scheme;
+    };
+    // `false` is the smaller one.
+    let Some(found) = found.min_by_key(|address| !address.is_ipv4()) else {
         return with_scheme;
     };
     parsed.host = found.ip().to_string();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::workspace;
 
-/// Decisions about tests that fail: id and why.
+/// Why tests fail: id and reason.
 pub(super) type Reasons = BTreeMap<String, String>;
 
 /// One or more runs of the harness, each of the whole suite or of parts of it.
@@ -19,8 +19,10 @@ pub(super) type Reasons = BTreeMap<String, String>;
 pub(super) struct Results {
     version: String,
     seconds: f64,
-    /// How often each test ran, and whether it passed every time.
-    tests: BTreeMap<String, (u32, bool)>,
+    /// How often each test ran, and how often it did not pass.
+    tests: BTreeMap<String, (u32, u32)>,
+    /// Of each run, how many tests passed and how many there were.
+    runs: Vec<(usize, usize)>,
     /// The slow tests are among them.
     slow: bool,
 }
@@ -43,12 +45,15 @@ impl Results {
             .get("tests")
             .and_then(Value::as_object)
             .context("the harness' result has no tests")?;
+        let mut passed = 0;
         for (id, record) in tests {
-            let passed = record.get("outcome").and_then(Value::as_str) == Some("passed");
-            let (runs, always) = self.tests.entry(id.clone()).or_insert((0, true));
+            let failed = record.get("outcome").and_then(Value::as_str) != Some("passed");
+            let (runs, failures) = self.tests.entry(id.clone()).or_default();
             *runs += 1;
-            *always &= passed;
+            *failures += u32::from(failed);
+            passed += usize::from(!failed);
         }
+        self.runs.push((passed, tests.len()));
         self.seconds += result
             .get("seconds")
             .and_then(Value::as_f64)
@@ -88,23 +93,27 @@ impl Results {
     }
 
     fn failing(&self) -> impl Iterator<Item = &str> {
-        let failed = self.tests.iter().filter(|(_, (_, passed))| !passed);
+        let failed = self.tests.iter().filter(|(_, (_, failures))| *failures > 0);
         failed.map(|(id, _)| id.as_str())
     }
 
-    /// Reasons for tests that pass, or that no longer exist.
+    /// Tests with a reason that pass, or that no longer exist.
     pub(super) fn stale<'a>(&'a self, reasons: &'a Reasons) -> impl Iterator<Item = &'a str> {
-        let stale = |id: &&str| self.tests.get(*id).is_none_or(|(_, passed)| *passed);
+        let stale = |id: &&str| {
+            self.tests
+                .get(*id)
+                .is_none_or(|(_, failures)| *failures == 0)
+        };
         reasons.keys().map(String::as_str).filter(stale)
     }
 
     /// The page: one row per test file, then the tests that fail and why.
     pub(super) fn page(&self, reasons: &Reasons) -> Result<String> {
         let mut files: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (id, (_, passed)) in &self.tests {
+        for (id, (_, failures)) in &self.tests {
             let file = id.split("::").next().unwrap_or(id);
             let counts = files.entry(file).or_default();
-            counts.0 += u64::from(*passed);
+            counts.0 += u64::from(*failures == 0);
             counts.1 += 1;
         }
         let total = self.tests.len();
@@ -133,7 +142,15 @@ impl Results {
         let runs = self.tests.values().map(|(runs, _)| *runs).min();
         let runs = match runs.unwrap_or_default() {
             0 | 1 => "once".to_owned(),
-            n => format!("{n} times (a test passes if it passed each time)"),
+            n => {
+                let each: Vec<String> = self
+                    .runs
+                    .iter()
+                    .map(|(p, t)| format!("{p} of {t}"))
+                    .collect();
+                let each = each.join(", ");
+                format!("{n} times ({each}; a test passes if it passed each time)")
+            }
         };
         let which = if self.slow {
             "with its slow tests"
@@ -156,20 +173,28 @@ impl Results {
         let (decided, open): (Vec<&str>, Vec<&str>) =
             self.failing().partition(|id| reasons.contains_key(*id));
         if !decided.is_empty() {
-            page.push_str("\n## Tests that fail by decision\n\n");
+            page.push_str("\n## Tests that fail for a known reason\n\n");
             // The reasons are in `docs/conformance-reasons.json`.
             for id in decided {
                 let reason = reasons.get(id).map_or("", String::as_str);
-                writeln!(page, "* `{id}`: {reason}")?;
+                writeln!(page, "* `{id}`{}: {reason}", self.how_often(id))?;
             }
         }
         if !open.is_empty() {
-            page.push_str("\n## Tests that fail without a decision\n\n");
+            page.push_str("\n## Tests that fail without a known reason\n\n");
             for id in open {
-                writeln!(page, "* `{id}`")?;
+                writeln!(page, "* `{id}`{}", self.how_often(id))?;
             }
         }
         Ok(())
+    }
+
+    /// In how many of several runs a test failed.
+    fn how_often(&self, id: &str) -> String {
+        match self.tests.get(id) {
+            Some((runs @ 2.., failures)) => format!(" (in {failures} of {runs} runs)"),
+            _ => String::new(),
+        }
     }
 }
 
@@ -205,7 +230,7 @@ mod tests {
             "| tests/test_a.py | 1 | 3 |",
             "| tests/test_b.py | 1 | 1 |",
             "* `tests/test_a.py::test_2`: decided",
-            "without a decision\n\n* `tests/test_a.py::test_3`\n",
+            "without a known reason\n\n* `tests/test_a.py::test_3`\n",
         ] {
             assert!(page.contains(line), "{line} is not in:\n{page}");
         }
@@ -222,6 +247,7 @@ mod tests {
         }
         let page = results.page(&Reasons::new()).expect("a page");
         assert!(page.contains("**1 of 2** tests pass"), "{page}");
-        assert!(page.contains("run 2 times"), "{page}");
+        assert!(page.contains("run 2 times (1 of 2, 2 of 2;"), "{page}");
+        assert!(page.contains("* `a::2` (in 1 of 2 runs)"), "{page}");
     }
 }

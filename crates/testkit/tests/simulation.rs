@@ -101,7 +101,7 @@ fn something_else_is_no_recording() {
 /// Seeds that failed once, and what they showed.
 #[test]
 fn seeds_that_failed_once() {
-    let kept: [(u64, &str); 15] = [
+    let kept: [(u64, &str); 16] = [
         (
             146,
             "a task that needs what no worker offers waits for one that does",
@@ -132,6 +132,10 @@ fn seeds_that_failed_once() {
         ),
         (6277, "the same, with other placement"),
         (6653, "the same, with stealing"),
+        (
+            100_453,
+            "a worker gets back the status that it had when its retirement began",
+        ),
     ];
     for (seed, what) in kept {
         if let Err(violation) = Sim::new(Scenario::mixed(seed)).run() {

@@ -353,9 +353,20 @@ impl Sim {
         let now = self.now;
         match what {
             Occurrence::ToWorker(id, msg) => {
+                let paused = matches!(
+                    msg,
+                    WorkerMsg::StatusChange {
+                        status: WorkerStatus::Paused,
+                        ..
+                    }
+                );
                 if let Some(worker) = self.workers.get_mut(&id.0) {
                     let actions = worker.on_message(now, msg);
                     self.act(id, actions);
+                }
+                if paused {
+                    // A retirement was given up. Workers go by their memory, which they look at all the time.
+                    self.schedule(now + 0.2, Occurrence::Unpause(id));
                 }
             }
             Occurrence::Done(id, key, token) => {

@@ -189,6 +189,33 @@ fn results_of_an_older_run_are_not_believed() {
 }
 
 #[test]
+fn late_results_of_an_older_run_take_no_copy_from_tasks() {
+    let mut env = TestEnv::cluster(&[1, 1]);
+    env.submit(vec![task("x", &[])], &["x"]);
+    let old = env.run_id("x");
+    env.event(Event::Reschedule {
+        worker: None,
+        key: key("x"),
+        stimulus_id: "reschedule".into(),
+    });
+    let second = env.on("x").expect("sent again");
+    env.finish(second, "x");
+    let other = 1 - second;
+    env.forget_effects();
+    // The other one may have fetched the result since, for a task of its own.
+    let late = env.finished(other, "x", old);
+    env.event(Event::TaskFinished(Box::new(late.clone())));
+    env.expect(&[&format!("w{other}: remove-replicas x")]);
+    assert_eq!(env.who_has("x"), [second]);
+
+    env.add_keys(other, &["x"]);
+    env.forget_effects();
+    env.event(Event::TaskFinished(Box::new(late)));
+    env.expect(&[]);
+    assert_eq!(env.who_has("x"), [0, 1]);
+}
+
+#[test]
 fn results_nobody_waits_for_are_freed() {
     let mut env = TestEnv::cluster(&[1, 1]);
     env.submit(vec![task("x", &[])], &["x"]);

@@ -35,6 +35,8 @@ impl Scheduler {
             if task.processing_on == Some(worker) {
                 // The worker runs it under a name that is no longer valid: start anew.
                 self.recommend(id, TaskState::Released);
+            } else if task.state == TaskState::Memory {
+                self.remove_redundant(id, worker);
             } else {
                 self.free_key(worker, &message.key);
             }
@@ -48,6 +50,20 @@ impl Scheduler {
             task.rare.get_or_insert_default().metadata = Some(metadata.clone());
         }
         self.transition(id, TaskState::Memory, Cause::Finished(message));
+    }
+
+    /// A worker reports a result that another one was faster with. It was told to let go of the task when
+    /// that was ordered, so what it holds by now may be a copy of the other's result that a task there
+    /// waits for: unlike with an order to free it, it keeps a copy that it needs, and says so.
+    fn remove_redundant(&mut self, id: TaskId, worker: WorkerId) {
+        if self.tasks[id].who_has.contains(worker) {
+            return;
+        }
+        let keys = vec![self.tasks[id].key.clone()];
+        self.send(worker, |stimulus_id| WorkerMsg::RemoveReplicas {
+            keys,
+            stimulus_id,
+        });
     }
 
     fn free_key(&mut self, worker: WorkerId, key: &Key) {

@@ -212,7 +212,7 @@ fn late_results_of_an_older_run_take_no_copy_from_tasks() {
     env.forget_effects();
     env.event(Event::TaskFinished(Box::new(late)));
     env.expect(&[]);
-    assert_eq!(env.who_has("x"), [0, 1]);
+    assert_eq!(env.who_has("x"), [second, other]);
 }
 
 #[test]

@@ -144,6 +144,7 @@ fn graph(tasks: Vec<NewTask>, keys: Vec<Key>, now: f64) -> Event {
         lost_dependencies: LostDependencies::RefuseGraph,
         received: Timestamp(now),
         release: "".into(),
+        span_notes: Default::default(),
         stimulus_id: "update-graph".into(),
     }))
 }

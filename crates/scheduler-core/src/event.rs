@@ -18,6 +18,19 @@ use serde::{Deserialize, Serialize};
 /// `stimulus_id` (since 2021.10.0).
 pub type StimulusId = Arc<str>;
 
+/// One figure of [`Event::SpansMeasured`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanMetric {
+    /// Id of the span.
+    pub span: Arc<str>,
+    /// Context, what was measured, and its unit.
+    pub what: Key,
+    /// How much.
+    pub value: f64,
+    /// It is a count, not a duration.
+    pub whole: bool,
+}
+
 /// One input to the state machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
@@ -120,6 +133,11 @@ pub enum Event {
         metrics: WorkerMetrics,
         /// Seconds each running task has taken so far (since 2021.01.0).
         executing: Vec<(Key, f64)>,
+    },
+    /// What a worker measured for spans since its last heartbeat (since 2023.6.0).
+    SpansMeasured {
+        /// Figures that are added up.
+        measured: Vec<SpanMetric>,
     },
     /// Any other sign of life: resets the time-to-live.
     WorkerSeen {

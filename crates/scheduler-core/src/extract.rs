@@ -105,6 +105,7 @@ impl Scheduler {
             lost_dependencies: LostDependencies::DropTasks,
             received: self.now,
             release: "".into(),
+            span_notes: Default::default(),
             stimulus_id,
         }))
     }

@@ -34,6 +34,8 @@ pub struct GraphUpdate {
     /// Release of `distributed` the client runs: the tasks go only to workers of that release. Empty:
     /// to any.
     pub release: Arc<str>,
+    /// For the spans of the tasks.
+    pub span_notes: SpanNotes,
     /// Cause.
     pub stimulus_id: StimulusId,
 }
@@ -80,10 +82,40 @@ pub struct TaskOptions {
     /// The run spec says that the task produces data (reads a file, …) and is to be queued like a
     /// root task, whatever its group looks like (since 2025.3.0).
     pub data_producer: bool,
-    /// Span the task belongs to (since 2023.6.0); the first one given for a group counts.
-    pub span_id: Option<Arc<str>>,
+    /// The span of the task, after those it is in, outermost first (since 2023.6.0). Of a group's
+    /// tasks the first one counts; none: the default span.
+    pub span: Vec<SpanTag>,
     /// All annotations as the worker shall see them (`compute-task.annotations`).
     pub annotations: Option<OpaqueAnnotations>,
+}
+
+/// One of the names under which a client put tasks (`distributed.span`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanTag {
+    /// As the user gave it.
+    pub tag: Arc<str>,
+    /// Of the span, not of its name.
+    pub id: Arc<str>,
+}
+
+/// What a client says about a graph; kept for the spans of its tasks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SpanNotes {
+    /// What kind of collection it was (since 2024.5.2).
+    pub metadata: Option<SpanNote>,
+    /// The source code that submitted it.
+    pub code: Option<SpanNote>,
+}
+
+/// One of the [`SpanNotes`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SpanNote {
+    /// The text of the client.
+    pub data: Opaque,
+    /// Its size.
+    pub bytes: usize,
+    /// The same for equal ones.
+    pub digest: u64,
 }
 
 /// The annotations map in the form the shell sends it on.

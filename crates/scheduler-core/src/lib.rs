@@ -37,7 +37,7 @@ use std::sync::Arc;
 use event::{Event, StimulusId};
 use ids::{TaskId, Timestamp};
 use sets::{IdMap, OrderedIdSet};
-use state::{ClientTable, DefaultSpan, GroupTable, TaskQueue, TaskTable, WorkerTable};
+use state::{ClientTable, GroupTable, SpanTable, TaskQueue, TaskTable, WorkerTable};
 
 /// Output buffer of the core, owned by the caller and reused.
 pub type Effects = Vec<effect::Effect>;
@@ -49,7 +49,7 @@ pub struct Scheduler {
 
     tasks: TaskTable,
     groups: GroupTable,
-    default_span: DefaultSpan,
+    spans: SpanTable,
     workers: WorkerTable,
     clients: ClientTable,
     /// Tasks in state `queued`, by release of their client.
@@ -145,7 +145,7 @@ impl Scheduler {
             default_nbytes: i64::try_from(config.default_data_size).unwrap_or(i64::MAX),
             tasks: TaskTable::new(config.seed),
             groups: GroupTable::new(&config.default_task_durations),
-            default_span: DefaultSpan::new(config.seed),
+            spans: SpanTable::new(config.seed),
             workers: WorkerTable::default(),
             clients: ClientTable::default(),
             queues: Vec::new(),

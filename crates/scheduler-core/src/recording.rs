@@ -16,7 +16,7 @@ use crate::ids::Timestamp;
 use crate::{Effects, Scheduler};
 
 /// How a recording of this version begins.
-pub const MAGIC: &[u8] = b"oxidask-recording 1\n";
+pub const MAGIC: &[u8] = b"oxidask-recording 2\n";
 /// Larger entries are taken for damage.
 const MAX_ENTRY: usize = 4 << 30;
 
@@ -125,7 +125,7 @@ impl Encoder {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
     /// It is something else, or of another version.
-    #[error("this is no recording of version 1 (it does not begin with {:?})", String::from_utf8_lossy(MAGIC).trim_end())]
+    #[error("this is no recording of version 2 (it does not begin with {:?})", String::from_utf8_lossy(MAGIC).trim_end())]
     Magic,
     /// It has no settings.
     #[error("the recording does not begin with the settings of the scheduler")]

@@ -322,6 +322,11 @@ impl Scheduler {
         rule(self.replicated.len() == replicated, || {
             "replicated tasks are wrong".into()
         })?;
+        let live: usize = self.spans.iter().map(|span| span.live_groups).sum();
+        let with_span = self.groups.iter().filter(|(_, g)| g.span_id.is_some());
+        rule(live == with_span.count(), || {
+            "groups of spans are wrong".into()
+        })?;
         let threads: u64 = self
             .workers
             .registered()

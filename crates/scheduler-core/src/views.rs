@@ -1,6 +1,10 @@
 //! Questions: read-only views of the state, for RPC handlers, pages and the mirror of the Python
 //! host. Everything is named as stock names it.
 
+mod spans;
+
+pub use spans::SpanView;
+
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -668,6 +672,16 @@ impl Scheduler {
     /// Threads of all workers.
     pub fn total_nthreads(&self) -> u64 {
         self.workers.total_nthreads
+    }
+
+    /// Threads of all workers since each time, oldest first; bounded.
+    pub fn total_nthreads_history(&self) -> impl Iterator<Item = (Timestamp, u64)> {
+        self.spans.thread_changes()
+    }
+
+    /// Spans that are remembered, oldest first; a span comes after those it is in.
+    pub fn spans(&self) -> impl Iterator<Item = SpanView<'_>> {
+        self.spans.iter().map(|span| SpanView::new(self, span))
     }
 
     /// Memory limits of all workers, bytes.

@@ -3,7 +3,8 @@
 //!
 //! One file per era: `g1` (≤ 2.30.1, one dump per task), `g2` (2020.12.0 – 2023.3.2.1, layers),
 //! `g3` (2023.4.0 – 2025.3.1, pickled `HighLevelGraph`), `g4` (≥ 2025.4.0, pickled expression).
-//! `fields` reads what they have in common, `options` what is asked for single tasks.
+//! `fields` reads what they have in common, `options` what is asked for single tasks, `spans` what
+//! parts of the client's work they belong to.
 
 mod by_python;
 mod fields;
@@ -13,6 +14,7 @@ mod g3;
 mod g4;
 mod options;
 mod order;
+mod spans;
 mod split;
 
 use std::sync::Arc;
@@ -134,6 +136,7 @@ async fn take_in(
         .graph_counts
         .tasks
         .fetch_add(tasks, Ordering::Relaxed);
+    let span_notes = spans::notes(&fields);
     let update = GraphUpdate {
         client: client.id,
         tasks: taken.tasks,
@@ -148,6 +151,7 @@ async fn take_in(
         },
         received,
         release: compatibility(release).into(),
+        span_notes,
         stimulus_id: format!("update-graph-{}", received.0).into(),
     };
     context.core.send(Event::UpdateGraph(Box::new(update)));

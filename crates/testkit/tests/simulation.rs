@@ -95,7 +95,7 @@ fn something_else_is_no_recording() {
     let error = Replay::run(b"pickle", |_, _| ())
         .err()
         .map(|e| e.to_string());
-    assert!(error.is_some_and(|e| e.starts_with("this is no recording of version 1")));
+    assert!(error.is_some_and(|e| e.starts_with("this is no recording of version 2")));
 }
 
 /// Seeds that failed once, and what they showed.

@@ -123,6 +123,27 @@ impl Group {
         self.dependencies.len() + self.gone_dependencies.0
     }
 
+    /// Counts what came of another group as its own.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        let (totals, more) = (&mut self.totals, &other.totals);
+        totals.nbytes_total += more.nbytes_total;
+        for state in TaskState::ALL {
+            totals.states.add(state, more.states.get(state));
+        }
+        for (action, duration) in &more.all_durations {
+            bump(&mut totals.all_durations, action, *duration);
+        }
+        totals.duration += more.duration;
+        totals.size += more.size;
+        for (name, count) in &more.types {
+            bump(&mut totals.types, name, *count);
+        }
+        if self.start == 0.0 || (other.start != 0.0 && other.start < self.start) {
+            self.start = other.start;
+        }
+        self.stop = self.stop.max(other.stop);
+    }
+
     /// Everything was computed, failed or went away.
     pub(crate) fn done(&self) -> bool {
         use TaskState::{NoWorker, Processing, Queued, Waiting};
@@ -465,19 +486,17 @@ impl GroupTable {
         live + group.gone_dependencies.1
     }
 
-    /// Removes the group if all of its tasks are forgotten.
-    pub(crate) fn remove_if_forgotten(&mut self, id: GroupId) {
-        let Some(group) = self.get(id) else { return };
+    /// Takes the group out if all of its tasks are forgotten.
+    pub(crate) fn remove_if_forgotten(&mut self, id: GroupId) -> Option<Box<Group>> {
+        let group = self.get(id)?;
         let all = group.totals.size;
         let gone = group.totals.states.get(TaskState::Forgotten);
         let states = group.totals.states;
         let live = states.0.iter().sum::<u64>() - gone;
         if live > 0 {
-            return;
+            return None;
         }
-        let Some(group) = self.groups.get_mut(id.0 as usize).and_then(Option::take) else {
-            return;
-        };
+        let group = self.groups.get_mut(id.0 as usize).and_then(Option::take)?;
         for dependency in group.dependencies.iter().filter(|&d| d != id) {
             self.group_mut(dependency).dependents.remove(id);
         }
@@ -506,6 +525,7 @@ impl GroupTable {
                 }
             }
         }
+        Some(group)
     }
 
     /// One more or one less task of the prefix on the workers.

@@ -11,6 +11,6 @@ mod workers;
 pub(crate) use clients::{Client, ClientTable};
 pub(crate) use groups::{Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals};
 pub(crate) use queue::TaskQueue;
-pub(crate) use spans::DefaultSpan;
+pub(crate) use spans::{Span, SpanTable};
 pub(crate) use tasks::{Failure, Priority, ReleaseId, Restrictions, Task, TaskTable};
 pub(crate) use workers::{STEAL_LEVELS, Worker, WorkerTable};

@@ -3,13 +3,14 @@
 //! Works in bulk: each key is hashed once, each edge is looked up once, and tasks that turn out to be
 //! unreachable or lost are taken out again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use oxidask_key::Key;
 
 use crate::Scheduler;
 use crate::effect::{ChangeEffect, ClientMsg, Effect, GraphEffect, LoggedEvent};
-use crate::graph::{GraphUpdate, LostDependencies, NewTask, TaskOptions};
+use crate::graph::{GraphUpdate, LostDependencies, NewTask, SpanNotes, TaskOptions};
 use crate::ids::{ClientId, TaskId};
 use crate::sets::IdSet;
 use crate::state::{Priority, Restrictions, Task};
@@ -92,7 +93,7 @@ impl Scheduler {
         let reachable = intake.entries.iter().filter(|e| e.reachable).count();
         self.log_graph(&update, Some((reachable, new.count())));
         let touched = self.connect(&mut tasks, &intake, &update);
-        self.give_spans(&touched);
+        self.give_spans(&touched, &update.span_notes);
         drop(tasks);
         for &id in &wanted {
             self.add_interest(update.client, id);
@@ -106,16 +107,21 @@ impl Scheduler {
     }
 
     /// Every group that tasks of the graph are in has a span from now on.
-    fn give_spans(&mut self, touched: &[TaskId]) {
-        self.default_span.close_if_done(&self.groups);
+    fn give_spans(&mut self, touched: &[TaskId], notes: &SpanNotes) {
+        self.spans.close_if_done(&self.groups);
         let mut last = None;
+        let mut concerned = BTreeSet::new();
         for &id in touched {
-            let group = self.tasks[id].group;
-            if last != Some(group) {
-                last = Some(group);
-                self.default_span.adopt(group, &mut self.groups);
+            let task = &self.tasks[id];
+            if last != Some(task.group) {
+                last = Some(task.group);
+                let path = task.options.as_ref().map(|options| &*options.span);
+                let (path, groups) = (path.unwrap_or_default(), &mut self.groups);
+                concerned.extend(self.spans.adopt(task.group, path, groups, self.now));
             }
         }
+        self.spans.note(&concerned, notes);
+        self.spans.trim();
     }
 
     fn note_graph(&mut self, update: &GraphUpdate, touched: &[TaskId]) {
@@ -304,7 +310,9 @@ impl Scheduler {
                 let group = task.group;
                 self.groups.undo_add_task(group, TaskState::Released);
                 self.tasks.remove(entry.id);
-                self.groups.remove_if_forgotten(group);
+                if let Some(group) = self.groups.remove_if_forgotten(group) {
+                    self.spans.retire(group);
+                }
             }
         }
     }
@@ -399,10 +407,6 @@ impl Scheduler {
         task.retries = options.retries;
         task.actor = options.actor;
         task.data_producer = options.data_producer;
-        if let Some(span_id) = &options.span_id {
-            let group = self.groups.group_mut(task.group);
-            group.span_id.get_or_insert_with(|| Arc::clone(span_id));
-        }
         task.options = Some(options);
     }
 

@@ -134,6 +134,12 @@ impl Scheduler {
                 metrics,
                 executing,
             } => self.heartbeat(worker, metrics, executing),
+            Event::SpansMeasured { measured } => {
+                for metric in measured {
+                    let (span, what) = (&metric.span, metric.what);
+                    self.spans.measured(span, what, metric.value, metric.whole);
+                }
+            }
             Event::WorkerSeen { worker } => self.worker_seen(worker),
             Event::WorkerStatusChanged {
                 worker,

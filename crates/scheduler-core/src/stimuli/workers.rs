@@ -21,6 +21,8 @@ impl Scheduler {
             self.violation(format!("a worker at {address} is registered already"));
             return;
         }
+        let threads = self.workers.total_nthreads;
+        self.spans.threads_changed(self.now, threads);
         if let Some(n) = self.worker_releases.get_mut(usize::from(release.0)) {
             *n += 1;
         }
@@ -63,6 +65,8 @@ impl Scheduler {
             });
         }
         self.workers.remove(id);
+        let threads = self.workers.total_nthreads;
+        self.spans.threads_changed(self.now, threads);
         if let Some(n) = self.worker_releases.get_mut(usize::from(release.0)) {
             *n = n.saturating_sub(1);
         }

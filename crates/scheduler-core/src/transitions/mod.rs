@@ -180,8 +180,10 @@ impl Scheduler {
         let actual = self.tasks.get(id).map_or(Forgotten, |t| t.state);
         self.log_transition(id, key, (logged_start, actual), journal_start, cause);
         self.stealing_after_transition(id, logged_start, actual);
-        if actual == Forgotten {
-            self.groups.remove_if_forgotten(group);
+        if actual == Forgotten
+            && let Some(group) = self.groups.remove_if_forgotten(group)
+        {
+            self.spans.retire(group);
         }
     }
 

@@ -176,6 +176,7 @@ impl TestEnv {
             lost_dependencies: LostDependencies::RefuseGraph,
             received: self.now,
             release: "".into(),
+            span_notes: Default::default(),
             stimulus_id: "update-graph".into(),
         }
     }

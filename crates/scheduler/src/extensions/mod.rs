@@ -22,6 +22,7 @@ mod queue;
 mod replay;
 pub mod semaphore;
 mod shuffle;
+mod spans;
 mod tasks;
 mod variable;
 mod wait;
@@ -65,6 +66,7 @@ impl Extensions {
             Arc::new(memory_sampler::MemorySamplerExtension::default()),
             Arc::new(replay::ReplayExtension),
             Arc::new(shuffle::ShuffleExtension::default()),
+            Arc::new(spans::SpansExtension),
         ];
         Self {
             all,

@@ -12,8 +12,7 @@ use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
-use super::options::span_id;
-use super::{GraphError, Taken, order};
+use super::{GraphError, Taken, order, spans};
 use crate::context::Context;
 use crate::python_host::{Annotations, ExpandRequest, ExpandedGraph};
 
@@ -84,7 +83,7 @@ fn options(annotations: &Annotations, actor: bool) -> TaskOptions {
             .collect(),
         actor,
         data_producer: false,
-        span_id: span_id(&whole),
+        span: spans::path(&whole),
         annotations: whole
             .as_map()
             .is_some_and(|map| !map.is_empty())

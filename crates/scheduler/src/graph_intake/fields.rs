@@ -27,6 +27,8 @@ pub(super) struct Fields {
     pub(super) annotations: Value,
     /// The source code that submitted it (since 2021.08.1), outermost frame first.
     pub(super) code: Value,
+    /// What kind of collection it is (since 2024.5.2); a map, or a pickled one.
+    pub(super) span_metadata: Value,
 }
 
 /// `actors` of a submission.
@@ -77,6 +79,7 @@ impl Fields {
             actors,
             annotations: take("annotations"),
             code: take("code"),
+            span_metadata: take("span_metadata"),
         })
     }
 

@@ -84,7 +84,7 @@ pub(super) fn pickled_annotations(annotations: &Value) -> Result<Vec<Bytes>, Gra
 }
 
 /// The annotations of the whole submission; why not, when they are more than plain values.
-fn plain(annotations: &Value) -> Result<Result<Value, String>, GraphError> {
+pub(super) fn plain(annotations: &Value) -> Result<Result<Value, String>, GraphError> {
     let Value::Payload(payload) = annotations else {
         return Ok(Ok(annotations.clone()));
     };

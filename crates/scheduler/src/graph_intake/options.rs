@@ -11,6 +11,7 @@ use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
+use super::spans;
 
 /// Options of each task, shared between the tasks that have the same ones.
 pub(super) struct Options {
@@ -91,7 +92,6 @@ fn make(annotations: Vec<(String, Value)>, actor: bool) -> TaskOptions {
             .map(|(_, value)| value)
             .filter(|value| !value.is_nil())
     };
-    let span_id = get("span").and_then(last_span);
     TaskOptions {
         priority: get("priority").and_then(Value::as_f64),
         workers: get("workers").map(texts),
@@ -104,23 +104,12 @@ fn make(annotations: Vec<(String, Value)>, actor: bool) -> TaskOptions {
         resources: amounts(get("resources")),
         actor,
         data_producer: false,
-        span_id,
+        span: get("span").map(spans::tags).unwrap_or_default(),
         annotations: (!annotations.is_empty()).then(|| {
             let map: Bytes = Value::map(annotations).encode();
             OpaqueAnnotations(Opaque::new(map))
         }),
     }
-}
-
-/// The span that a map of annotations names.
-pub(super) fn span_id(annotations: &Value) -> Option<Arc<str>> {
-    annotations.get("span").and_then(last_span)
-}
-
-/// The innermost span: `{name: (…), ids: (…)}`.
-fn last_span(span: &Value) -> Option<Arc<str>> {
-    let ids = span.get("ids")?.as_seq()?;
-    Some(ids.last()?.as_str()?.into())
 }
 
 /// One text or number, or several.

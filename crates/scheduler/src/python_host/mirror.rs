@@ -9,8 +9,9 @@ use indexmap::IndexMap;
 use oxidask_key::Key;
 use oxidask_scheduler_core::Scheduler;
 use oxidask_scheduler_core::effect::TaskError;
+use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_scheduler_core::task::TaskState;
-use oxidask_scheduler_core::views::{TaskView, WorkerView};
+use oxidask_scheduler_core::views::{GroupView, TaskView, WorkerView};
 use oxidask_scheduler_core::worker::MemoryState;
 use oxidask_wire::message::ErrorObject;
 use oxidask_wire::release::Release;
@@ -132,30 +133,7 @@ impl Snapshot {
 }
 
 fn light(state: &Scheduler) -> Value {
-    let groups = state.task_groups().map(|group| {
-        Value::map([
-            ("name", Value::from(group.name())),
-            ("prefix", group.prefix().name().into()),
-            ("states", counts(group.states())),
-            ("nbytes_total", group.nbytes_total().into()),
-            ("duration", group.duration().into()),
-            ("start", group.start().into()),
-            ("stop", group.stop().into()),
-            ("span_id", group.span_id().map_or(Value::Nil, Value::from)),
-            (
-                "types",
-                Value::set(group.types().map(|(name, _)| name.clone())),
-            ),
-            (
-                "all_durations",
-                Value::map(group.all_durations().map(|(name, s)| (name.to_string(), s))),
-            ),
-            (
-                "dependencies",
-                Value::array(group.dependencies().map(|g| g.name().clone())),
-            ),
-        ])
-    });
+    let groups = state.task_groups().map(group);
     let prefixes = state.task_prefixes().map(|prefix| {
         Value::map([
             ("name", Value::from(prefix.name())),
@@ -201,6 +179,61 @@ fn light(state: &Scheduler) -> Value {
             ]),
         ),
         ("counter", state.transition_counter().into()),
+    ])
+}
+
+fn group(group: GroupView<'_>) -> Value {
+    Value::map([
+        ("name", Value::from(group.name())),
+        ("prefix", group.prefix().name().into()),
+        ("states", counts(group.states())),
+        ("nbytes_total", group.nbytes_total().into()),
+        ("duration", group.duration().into()),
+        ("start", group.start().into()),
+        ("stop", group.stop().into()),
+        ("span_id", group.span_id().map_or(Value::Nil, Value::from)),
+        (
+            "types",
+            Value::set(group.types().map(|(name, _)| name.clone())),
+        ),
+        (
+            "all_durations",
+            Value::map(group.all_durations().map(|(name, s)| (name.to_string(), s))),
+        ),
+        (
+            "dependencies",
+            Value::array(group.dependencies().map(|g| g.name().clone())),
+        ),
+    ])
+}
+
+/// Spans, the oldest first, and the threads of the cluster over time.
+pub(super) fn spans(state: &Scheduler) -> Value {
+    let said = |note: &Opaque| note.get::<Value>().cloned().unwrap_or_default();
+    let metric = |(what, value, whole): (&Key, f64, bool)| {
+        let value = match whole {
+            true => Value::Int(value as i64),
+            false => value.into(),
+        };
+        Value::Array(vec![what.into(), value])
+    };
+    let spans = state.spans().map(|span| {
+        Value::map([
+            ("id", Value::from(span.id())),
+            ("name", Value::array(span.name())),
+            ("parent", span.parent().map_or(Value::Nil, Value::from)),
+            ("enqueued", span.enqueued().0.into()),
+            ("past_groups", Value::array(span.past_groups().map(group))),
+            ("metrics", Value::array(span.metrics().map(metric))),
+            ("metadata", Value::array(span.metadata().map(said))),
+            ("code", Value::array(span.code().map(said))),
+        ])
+    });
+    let threads = state.total_nthreads_history();
+    let threads = threads.map(|(since, n)| Value::Array(vec![since.0.into(), n.into()]));
+    Value::map([
+        ("spans", Value::array(spans)),
+        ("total_nthreads_history", Value::array(threads)),
     ])
 }
 

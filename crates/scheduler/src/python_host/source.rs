@@ -16,6 +16,7 @@ const MODULES: &[(&str, &str)] = &[
     ("expand", include_str!("python/expand.py")),
     ("serve", include_str!("python/serve.py")),
     ("mirror", include_str!("python/mirror.py")),
+    ("spans", include_str!("python/spans.py")),
     ("plugins", include_str!("python/plugins.py")),
     ("shell", include_str!("python/shell.py")),
     ("preloads", include_str!("python/preloads.py")),

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use oxidask_key::Key;
+use oxidask_scheduler_core::Scheduler;
 use oxidask_scheduler_core::event::Event;
 use oxidask_wire::message::Message;
 use oxidask_wire::value::Value;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::delegate::BoxFuture;
 use super::followers::{Followers, Wants};
-use super::mirror::{Snapshot, task_detail};
+use super::mirror::{self, Snapshot, task_detail};
 use super::session::{Question, SessionHandle, StateSource};
 use crate::context::Context;
 use crate::observers::Observed;
@@ -119,6 +120,7 @@ impl StateSource for Source {
                     let scope = question.fields.get("scope").and_then(Value::as_str);
                     snapshot(&context, scope == Some("tasks")).await
                 }
+                "spans" => spans(&context).await,
                 "task" => task(&context, &question).await,
                 "tasks" => tasks(&context, &question).await,
                 "observe" => {
@@ -170,6 +172,16 @@ async fn snapshot(context: &Context, with_tasks: bool) -> Result<(Value, Vec<Byt
         .await
         .map_err(|error| error.to_string())?;
     Ok(complete(context, snapshot))
+}
+
+/// A snapshot without tasks, and the spans of the same moment.
+async fn spans(context: &Context) -> Result<(Value, Vec<Bytes>), String> {
+    let both = |state: &Scheduler| (Snapshot::take(state, false), mirror::spans(state));
+    let both = context.core.query(both).await;
+    let (snapshot, spans) = both.map_err(|error| error.to_string())?;
+    let (header, _) = complete(context, snapshot);
+    let (_, frames) = message(&spans);
+    Ok((header, frames))
 }
 
 /// Some tasks.

@@ -476,6 +476,7 @@ impl Sim {
             lost_dependencies: LostDependencies::RefuseGraph,
             received: Timestamp(self.now),
             release: "".into(),
+            span_notes: Default::default(),
             stimulus_id: format!("update-graph-{}-{index}", client.0).into(),
         };
         c.expect(&graph.wanted);

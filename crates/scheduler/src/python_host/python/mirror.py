@@ -160,6 +160,14 @@ class TaskGroup(_Collection):
 
     _name = "name"
     _rows = "groups"
+    _last = None
+
+    def _row(self):
+        row = self._scheduler._light().groups.get(self.name, self._last)
+        if row is None:
+            raise KeyError(self.name)
+        self._last = row
+        return row
 
     @property
     def prefix(self):
@@ -528,6 +536,7 @@ class State:
         self._ask = ask
         self._cached_light = None
         self._cached_tasks = None
+        self._cached_spans = None
         # Single tasks: (columns, index).
         self._rows = {}
         self._details = {}
@@ -586,7 +595,7 @@ class State:
             pass
 
     def _forget(self):
-        self._cached_light = self._cached_tasks = None
+        self._cached_light = self._cached_tasks = self._cached_spans = None
         self._rows.clear()
         self._details.clear()
 
@@ -599,6 +608,13 @@ class State:
         if self._cached_tasks is None:
             self._fetch("tasks")
         return self._cached_tasks
+
+    def _spans(self):
+        if self._cached_spans is None:
+            header, frames = self._ask("spans")
+            self._install(header, ())
+            self._cached_spans = decode_message(frames)
+        return self._cached_spans
 
     def _task(self, key):
         task = self._task_objects.get(key)
@@ -732,6 +748,11 @@ class State:
     @property
     def total_nthreads(self):
         return self._light().totals["nthreads"]
+
+    @property
+    def total_nthreads_history(self):
+        """(time, number of threads from then on), the first ones may be missing."""
+        return [(self.started, 0), *map(tuple, self._spans()["total_nthreads_history"])]
 
     @property
     def total_memory(self):

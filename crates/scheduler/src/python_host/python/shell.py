@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, MutableMapping
 from types import SimpleNamespace
 
+from . import spans
 from .errors import decode_message, encode_message
 from .mirror import State
 from .plugins import Plugins
@@ -147,7 +148,7 @@ class Scheduler(State, Plugins):
         if port:
             self.services["dashboard"] = self.http_server = SimpleNamespace(port=port)
         self._monitor = self._pool = self._directory = None
-        self._amm = None
+        self._amm = self._spans_extension = None
         # What is there from the start; the rest was left by code of users.
         self._own = frozenset(self.__dict__)
 
@@ -254,7 +255,12 @@ class Scheduler(State, Plugins):
     def extensions(self):
         # What stock has when an extension is turned off. Theirs is state of the native scheduler,
         # which is reached through the methods.
-        return collections.defaultdict(lambda: None)
+        extensions = collections.defaultdict(lambda: None)
+        if self._spans_extension is None:
+            self._spans_extension = spans.extension(self)
+        if self._spans_extension is not None:
+            extensions["spans"] = self._spans_extension
+        return extensions
 
     @property
     def events(self):

@@ -4,11 +4,12 @@
 //!
 //! Spans outlive their tasks, within bounds; the oldest are forgotten first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
+use hashbrown::HashMap;
 use indexmap::IndexMap;
 use oxidask_key::Key;
 

@@ -211,9 +211,10 @@ fn group(group: GroupView<'_>) -> Value {
 pub(super) fn spans(state: &Scheduler) -> Value {
     let said = |note: &Opaque| note.get::<Value>().cloned().unwrap_or_default();
     let metric = |(what, value, whole): (&Key, f64, bool)| {
-        let value = match whole {
-            true => Value::Int(value as i64),
-            false => value.into(),
+        let value = if whole {
+            Value::Int(value as i64)
+        } else {
+            value.into()
         };
         Value::Array(vec![what.into(), value])
     };

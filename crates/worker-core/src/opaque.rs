@@ -1,4 +1,7 @@
 //! User data on its way through the core, unread.
+//!
+//! The scheduler's core has a type of the same form, with a meaning in recordings. The cores share only
+//! `oxidask-key`, and this is not about keys.
 
 use std::any::Any;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Life of the worker as a whole.
+//! Life of the worker as a whole. Which steps it may take is decided here; the scheduler's core has the
+//! same names, but only believes what it is told, in the spelling of every release.
 
 /// What the worker as a whole is up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,5 +1,4 @@
-//! `dask-worker`: its command line. The worker itself is not built yet; the launcher and it will share
-//! this.
+//! `dask-worker`: its command line. The launcher reads it, and the worker inside of Python once more.
 
 use std::path::PathBuf;
 
@@ -8,7 +7,7 @@ use oxidask_config::{MemoryLimit, parse_number};
 
 use crate::click::{Outcome, Parsed, Program, UsageError, program_name};
 use crate::common::{bokeh_port_renamed, bokeh_renamed, non_empty, pair, path, without_effect};
-use crate::scheduler::OLDER;
+use crate::scheduler::{OLDER, OURS};
 use crate::values::{
     HostAndPort, PortSpec, WorkerCount, duration, existing_file, integer, parse_dashboard_address,
 };
@@ -140,6 +139,13 @@ struct Raw {
     /// Deprecated, without effect
     #[arg(long, value_name = "TEXT", help_heading = OLDER)]
     dashboard_prefix: Option<String>,
+
+    /// Interpreter that runs the tasks [default: python3 or python on PATH]
+    #[arg(long, value_name = "PATH", help_heading = OURS)]
+    python: Option<String>,
+    /// Extension module with the worker [default: beside this program]
+    #[arg(long, value_name = "PATH", help_heading = OURS)]
+    module: Option<String>,
 }
 
 type Resources = std::collections::BTreeMap<String, f64>;
@@ -225,6 +231,10 @@ pub struct WorkerArgs {
     pub preload_argv: Vec<String>,
     /// Modules, files, URLs of nannies.
     pub preload_nanny: Vec<String>,
+    /// Interpreter that runs the tasks.
+    pub python: Option<PathBuf>,
+    /// Extension module with the worker.
+    pub module: Option<PathBuf>,
 }
 
 /// The options as clap declares them.
@@ -327,6 +337,8 @@ impl Raw {
             preload: self.preload,
             preload_argv,
             preload_nanny: self.preload_nanny,
+            python: path(self.python),
+            module: path(self.module),
         };
         args.check()?;
         Ok(Parsed { args, warnings })

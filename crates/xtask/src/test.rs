@@ -162,6 +162,7 @@ fn end_to_end(
             .display()
             .to_string(),
     };
+    let worker = workspace::build_worker(options.profile)?;
     let (_, python) = variables
         .iter()
         .find(|(name, _)| *name == TOOLS.variable)
@@ -189,6 +190,7 @@ fn end_to_end(
     }
     command
         .env("OXIDASK_SCHEDULER_CMD", scheduler)
+        .env("OXIDASK_WORKER_CMD", worker)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUNBUFFERED", "1");
     tee("pytest", &mut command, interrupt, summary)

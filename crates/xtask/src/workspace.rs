@@ -51,6 +51,17 @@ pub(crate) fn build_scheduler(profile: Profile) -> Result<PathBuf> {
     build("oxidask-scheduler", "dask-scheduler", profile)
 }
 
+/// Builds our worker: the path of `dask-worker`, with the extension module beside it.
+pub(crate) fn build_worker(profile: Profile) -> Result<PathBuf> {
+    let mut module = cargo();
+    module.args(["build", "--package", "oxidask-worker-module"]);
+    if profile == Profile::Release {
+        module.arg("--release");
+    }
+    run(&mut module)?;
+    build("oxidask-worker", "dask-worker", profile)
+}
+
 /// Builds the load generator of the measurements and returns its path.
 pub(crate) fn build_load(profile: Profile) -> Result<PathBuf> {
     build("oxidask-bench", "oxidask-load", profile)

@@ -25,8 +25,15 @@ def scheduler_command():
     return command
 
 
-def scheduler_words(release):
-    if stock_scheduler():
+def worker_command():
+    command = os.environ.get("OXIDASK_WORKER_CMD")
+    if not command:
+        raise RuntimeError("OXIDASK_WORKER_CMD is not set: run the tests with `cargo xtask test`")
+    return command
+
+
+def scheduler_words(release, stock=False):
+    if stock or stock_scheduler():
         return [python_of(release), "-m", "distributed.cli.dask_scheduler"]
     return shlex.split(scheduler_command())
 
@@ -38,12 +45,12 @@ def free_port():
 
 
 class Scheduler(Process):
-    """The scheduler under test. Its Python host is the interpreter of `release`."""
+    """The scheduler under test, or that of the release. Its Python host is the interpreter of `release`."""
 
-    def __init__(self, folder, release, *options, host="127.0.0.1", port=0, **environment):
+    def __init__(self, folder, release, *options, host="127.0.0.1", port=0, stock=False, **environment):
         self.dashboard_port = free_port()
         python = python_of(release)
-        command = scheduler_words(release) + ["--host", host, "--port", str(port)]
+        command = scheduler_words(release, stock) + ["--host", host, "--port", str(port)]
         command += ["--dashboard-address", f"127.0.0.1:{self.dashboard_port}", *options]
         super().__init__(
             "scheduler",
@@ -60,7 +67,7 @@ class Scheduler(Process):
 
 
 class Worker(Process):
-    """A stock `dask worker` process."""
+    """A stock `dask worker` process, or ours in the interpreter of the release."""
 
     def __init__(
         self,
@@ -72,21 +79,17 @@ class Worker(Process):
         threads=1,
         name=None,
         environment_name=None,
+        native=False,
         **environment,
     ):
         number = next(_numbers)
         # The environment may be one with more than Dask, like that of Prefect.
         python = python_of(environment_name or release)
         self.worker_name = name or f"worker-{number}"
-        command = [
-            python,
-            "-m",
-            "distributed.cli.dask_worker",
-            address,
-            "--host",
-            "127.0.0.1",
-            "--no-dashboard",
-        ]
+        program = [python, "-m", "distributed.cli.dask_worker"]
+        if native:
+            program = [*shlex.split(worker_command()), "--python", python]
+        command = [*program, address, "--host", "127.0.0.1", "--no-dashboard"]
         command += ["--nthreads", threads, "--name", self.worker_name, "--nanny" if nanny else "--no-nanny"]
         command += ["--local-directory", folder / "scratch", *options]
         super().__init__(
@@ -105,10 +108,10 @@ class Worker(Process):
 class Cluster:
     """A scheduler with stock workers, and client processes of the same release. Ended by `close`."""
 
-    def __init__(self, folder, release, workers=2, options=(), environment=None, **worker_options):
+    def __init__(self, folder, release, workers=2, options=(), environment=None, stock=False, **worker_options):
         self.folder, self.release = folder, release
         self.processes, self.peers = [], []
-        self.scheduler = Scheduler(folder, release, *options, **(environment or {}))
+        self.scheduler = Scheduler(folder, release, *options, stock=stock, **(environment or {}))
         self.processes.append(self.scheduler)
         try:
             self.scheduler.wait_until_listening()

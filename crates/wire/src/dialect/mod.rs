@@ -4,10 +4,11 @@
 //!
 //! [`Dialect`] is a table of facts about one release, each with the release it holds from; the files
 //! beside this one compose messages from it: `worker.rs` (`compute-task` and the other stream
-//! operations), `client.rs`. A new release that changes the protocol gets one more line here.
+//! operations), `client.rs`, and `report.rs` for what our own workers say to schedulers. A new release that changes the protocol gets one more line here.
 
 mod client;
 mod guard;
+mod report;
 mod worker;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@ mod extension;
 mod fields;
 mod finished;
 mod items;
+pub mod order;
 pub mod worker;
 
 use std::sync::Arc;

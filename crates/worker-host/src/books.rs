@@ -1,0 +1,327 @@
+//! The owner of the state machine and of the store: everything that changes them comes through one
+//! queue, in batches, and what the state machine wants done is done here, without waiting for anything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_key::Key;
+use oxidask_wire::message::order::OrderedSpec;
+use oxidask_wire::{Dialect, Message, Value};
+use oxidask_worker_core::effect::{Effect, SchedulerMsg};
+use oxidask_worker_core::event::{ComputeTask, Event, GatherOutcome, Outcome};
+use oxidask_worker_core::ids::{AttemptId, RequestId, TransferId};
+use oxidask_worker_core::opaque::Opaque;
+use oxidask_worker_core::{Effects, Worker};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::clock::{now, stimulus, until};
+use crate::host::Handle;
+use crate::interpreter::{Execution, Failure, Interpreter, Object};
+use crate::peers::Peers;
+use crate::store::Store;
+use crate::translate::report;
+
+/// Most inputs that are taken out of the queue at once.
+const BATCH: usize = 1024;
+
+/// A question to the state machine.
+pub(crate) type Question = Box<dyn FnOnce(&Worker) + Send>;
+
+/// What comes through the queue.
+pub(crate) enum Input {
+    /// For the state machine, applied together.
+    Events(Vec<Event>),
+    /// Asks, when all before it is applied.
+    Ask(Question),
+    /// `get_data` of somebody.
+    GetData {
+        /// Address it says it has.
+        who: Option<Arc<str>>,
+        keys: Vec<Key>,
+        unlimited: bool,
+        answer: oneshot::Sender<Served>,
+    },
+    /// The stream to the scheduler is there.
+    Connected(mpsc::UnboundedSender<Message>),
+    /// A message that is not the state machine's.
+    Say(Message),
+    /// Nothing more is to begin.
+    End,
+}
+
+/// Answer to `get_data`.
+pub(crate) enum Served {
+    /// What of it is here. [`Event::DataSent`] is due.
+    Data(RequestId, Vec<(Key, Object)>),
+    /// Too many requests at once.
+    Busy,
+}
+
+pub(crate) struct Books {
+    core: Worker,
+    store: Store,
+    interpreter: Arc<dyn Interpreter>,
+    peers: Arc<Peers>,
+    handle: Handle,
+    dialect: Dialect,
+    scheduler: Option<mpsc::UnboundedSender<Message>>,
+    /// Said before there is a stream, and in the batch under way.
+    said: Vec<(SchedulerMsg, Arc<str>)>,
+    transfers: HashMap<TransferId, AbortHandle>,
+    requests: HashMap<RequestId, oneshot::Sender<Served>>,
+    next_request: u64,
+    released: Vec<Object>,
+}
+
+impl Books {
+    pub(crate) fn new(
+        core: Worker,
+        store: Store,
+        interpreter: Arc<dyn Interpreter>,
+        peers: Arc<Peers>,
+        handle: Handle,
+        dialect: Dialect,
+    ) -> Self {
+        Self {
+            core,
+            store,
+            interpreter,
+            peers,
+            handle,
+            dialect,
+            scheduler: None,
+            said: Vec::new(),
+            transfers: HashMap::new(),
+            requests: HashMap::new(),
+            next_request: 0,
+            released: Vec::new(),
+        }
+    }
+
+    /// Runs until [`Input::End`].
+    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Input>) {
+        let mut inputs = Vec::new();
+        let mut effects = Effects::new();
+        loop {
+            let due = self.core.poll_timeout();
+            let sleep = due.map_or(Duration::from_secs(3600), until);
+            let count = tokio::select! {
+                count = queue.recv_many(&mut inputs, BATCH) => Some(count),
+                () = tokio::time::sleep(sleep) => None,
+            };
+            if count == Some(0) {
+                return;
+            }
+            let mut events = Vec::new();
+            for input in inputs.drain(..) {
+                match input {
+                    Input::Events(more) => events.extend(more),
+                    Input::GetData {
+                        who,
+                        keys,
+                        unlimited,
+                        answer,
+                    } => {
+                        let request = RequestId(self.next_request);
+                        self.next_request += 1;
+                        self.requests.insert(request, answer);
+                        events.push(Event::GetData {
+                            request,
+                            who,
+                            keys,
+                            unlimited,
+                        });
+                    }
+                    other => {
+                        self.apply(&mut events, &mut effects);
+                        if self.other(other).is_none() {
+                            return;
+                        }
+                    }
+                }
+            }
+            self.apply(&mut events, &mut effects);
+            if self.core.poll_timeout().is_some_and(|due| due <= now()) {
+                self.core.handle_timeout(now(), &mut effects);
+                self.perform(&mut effects);
+            }
+            if !self.released.is_empty() {
+                self.interpreter.release(std::mem::take(&mut self.released));
+            }
+        }
+    }
+
+    /// What is no event. Nothing when this is the end.
+    fn other(&mut self, input: Input) -> Option<()> {
+        match input {
+            Input::Ask(question) => question(&self.core),
+            Input::Connected(scheduler) => {
+                self.scheduler = Some(scheduler);
+                self.speak();
+            }
+            Input::Say(message) => {
+                if let Some(scheduler) = &self.scheduler {
+                    // A stream that has ended is noticed by its reader.
+                    scheduler.send(message).ok();
+                }
+            }
+            Input::Events(_) | Input::GetData { .. } => {}
+            Input::End => {
+                self.transfers.drain().for_each(|(_, task)| task.abort());
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    fn apply(&mut self, events: &mut Vec<Event>, effects: &mut Effects) {
+        if !events.is_empty() {
+            self.core.handle_batch(now(), events.drain(..), effects);
+            self.perform(effects);
+        }
+    }
+
+    fn perform(&mut self, effects: &mut Effects) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::ToScheduler { msg, stimulus_id } => self.said.push((msg, stimulus_id)),
+                Effect::Execute { attempt, task, .. } => self.execute(attempt, *task),
+                Effect::Gather {
+                    transfer,
+                    worker,
+                    keys,
+                    ..
+                } => self.gather(transfer, worker, keys),
+                Effect::AbortGather { transfer } => {
+                    if let Some(task) = self.transfers.remove(&transfer) {
+                        task.abort();
+                    }
+                }
+                Effect::Store { key, value, .. } => {
+                    if let Some(object) = value.get::<Object>() {
+                        self.released.extend(self.store.insert(key, object.clone()));
+                    }
+                }
+                Effect::Drop { key } => self.released.extend(self.store.remove(&key)),
+                Effect::ServeData { request, keys } => self.serve(request, keys),
+                Effect::RefuseData { request } => {
+                    if let Some(answer) = self.requests.remove(&request) {
+                        answer.send(Served::Busy).ok();
+                    }
+                }
+                // A thread goes on; what it returns is dropped when it comes.
+                Effect::Abandon { .. } => {}
+            }
+        }
+        for violation in self.core.take_violations() {
+            tracing::error!("broken invariant of the worker's state: {violation}");
+        }
+        self.speak();
+    }
+
+    /// Sends what was said in this batch as one message.
+    fn speak(&mut self) {
+        let Some(scheduler) = &self.scheduler else {
+            return;
+        };
+        if self.said.is_empty() {
+            return;
+        }
+        let stored: Vec<Option<Object>> = self.said.iter().map(|(msg, _)| self.held(msg)).collect();
+        let release = self.dialect.release();
+        let batch: Vec<_> = self
+            .said
+            .iter()
+            .zip(&stored)
+            .filter_map(|((msg, cause), object)| report(msg, cause, &release, object.as_ref()))
+            .collect();
+        scheduler
+            .send(self.dialect.encode_scheduler_batch(&batch))
+            .ok();
+        drop(batch);
+        self.said.clear();
+    }
+
+    /// The object that a message is about which does not bring it along.
+    fn held(&self, msg: &SchedulerMsg) -> Option<Object> {
+        match msg {
+            SchedulerMsg::TaskFinished {
+                key, report: None, ..
+            } => self.store.get(key),
+            _ => None,
+        }
+    }
+
+    fn execute(&mut self, attempt: AttemptId, task: ComputeTask) {
+        let Some(spec) = task.run_spec.arc::<OrderedSpec>() else {
+            return self.fail(attempt, "the run spec of this task is not one");
+        };
+        let mut inputs = Vec::with_capacity(task.inputs.len());
+        for input in &task.inputs {
+            let Some(object) = self.store.get(&input.key) else {
+                return self.fail(attempt, "an input of this task is not in the store");
+            };
+            inputs.push((input.key.clone(), object));
+        }
+        let annotations = task.annotations.as_ref().and_then(Opaque::get::<Value>);
+        self.interpreter.execute(Execution {
+            attempt,
+            key: task.key,
+            spec,
+            inputs,
+            actor: task.actor,
+            annotations: annotations.cloned().unwrap_or_default(),
+        });
+    }
+
+    /// A task that can not begin, which is a bug of ours.
+    fn fail(&self, attempt: AttemptId, what: &str) {
+        tracing::error!("{what} ({attempt:?})");
+        let exception = oxidask_wire::pickle::Exception::runtime_error(what);
+        let report = Opaque::new(Failure {
+            exception: exception.pickle(),
+            traceback: None,
+            exception_text: exception.repr(),
+            traceback_text: String::new(),
+            run: None,
+        });
+        self.handle.event(Event::Executed {
+            attempt,
+            outcome: Outcome::Failed { report },
+            stimulus_id: stimulus("execute-unknown-error"),
+        });
+    }
+
+    fn gather(&mut self, transfer: TransferId, worker: Arc<str>, keys: Vec<Key>) {
+        let (peers, handle) = (Arc::clone(&self.peers), self.handle.clone());
+        let task = tokio::spawn(async move {
+            let outcome = match peers.get_data(&worker, &keys).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    tracing::warn!("no data from {worker}: {error}");
+                    GatherOutcome::Unreachable
+                }
+            };
+            handle.event(Event::Gathered {
+                transfer,
+                outcome,
+                stimulus_id: stimulus("gather-dep"),
+            });
+        });
+        self.transfers.retain(|_, task| !task.is_finished());
+        self.transfers.insert(transfer, task.abort_handle());
+    }
+
+    fn serve(&mut self, request: RequestId, keys: Vec<Key>) {
+        let Some(answer) = self.requests.remove(&request) else {
+            return self.handle.event(Event::DataSent { request });
+        };
+        let held = |key: Key| self.store.get(&key).map(|object| (key, object));
+        let data = keys.into_iter().filter_map(held).collect();
+        if answer.send(Served::Data(request, data)).is_err() {
+            self.handle.event(Event::DataSent { request });
+        }
+    }
+}

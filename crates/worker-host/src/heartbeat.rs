@@ -1,0 +1,106 @@
+//! Telling the scheduler regularly that the worker lives, on a connection of its own. Python has no part
+//! in it: a task that holds the interpreter for minutes does not make the worker look dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_wire::rpc::Request;
+use oxidask_wire::{Connection, Value};
+
+use crate::clock::now;
+use crate::error::SchedulerError;
+use crate::host::Handle;
+use crate::metrics::{Figures, Meter};
+use crate::peers::connect_options;
+use crate::settings::Settings;
+
+/// Bounds of what the scheduler may ask for, in seconds.
+const INTERVAL: std::ops::Range<f64> = 0.05..3600.0;
+
+/// Beats until the worker ends.
+pub(crate) async fn beat(settings: Arc<Settings>, handle: Handle, first: f64) {
+    let mut meter = Meter::new();
+    let mut connection = None;
+    let mut interval = first;
+    loop {
+        tokio::time::sleep(seconds(interval)).await;
+        match once(&settings, &handle, &mut meter, &mut connection).await {
+            Ok(Some(wanted)) => interval = wanted,
+            Ok(None) => {
+                tracing::warn!("Scheduler was unaware of this worker; shutting down.");
+                return handle.close("worker-heartbeat-missing");
+            }
+            Err(error) => {
+                tracing::warn!("Failed to communicate with scheduler during heartbeat: {error}");
+                connection = None;
+            }
+        }
+    }
+}
+
+/// One heartbeat; the interval that the scheduler wants, or nothing if it does not know us.
+async fn once(
+    settings: &Settings,
+    handle: &Handle,
+    meter: &mut Meter,
+    connection: &mut Option<Connection>,
+) -> Result<Option<f64>, SchedulerError> {
+    let at = now();
+    let Some((figures, executing)) = handle
+        .ask(move |core| {
+            let executing: Value = core
+                .attempts()
+                .filter(|attempt| attempt.wanted)
+                .map(|attempt| (attempt.key, at.since(attempt.started)))
+                .collect();
+            (Figures::of(core), executing)
+        })
+        .await
+    else {
+        // The worker is ending.
+        return Ok(Some(1.0));
+    };
+    let args = Value::map([
+        ("address", Value::from(handle.address())),
+        ("now", at.0.into()),
+        ("metrics", meter.metrics(&figures, &settings.release)),
+        ("executing", executing),
+        ("extensions", Value::Map(Vec::new())),
+    ]);
+    let request = Request::new("heartbeat_worker", args).to_message();
+    let mut open = match connection.take() {
+        Some(open) => open,
+        None => Connection::connect(&settings.scheduler, &connect_options(settings)).await?,
+    };
+    open.send(&request).await?;
+    let reply = open.read().await?.value()?;
+    *connection = Some(open);
+    if reply.get("status").and_then(Value::as_str) == Some("missing") {
+        return Ok(None);
+    }
+    Ok(Some(interval_in(&reply)))
+}
+
+/// What a reply of the scheduler says about the interval, in seconds.
+pub(crate) fn interval_in(reply: &Value) -> f64 {
+    let wanted = reply.get("heartbeat-interval").and_then(Value::as_f64);
+    wanted.unwrap_or(1.0).clamp(INTERVAL.start, INTERVAL.end)
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_scheduler_can_ask_for_madness() {
+        let reply = |interval: f64| Value::map([("heartbeat-interval", interval)]);
+        assert_eq!(interval_in(&reply(0.5)), 0.5);
+        assert_eq!(interval_in(&reply(-1.0)), INTERVAL.start);
+        assert_eq!(interval_in(&reply(1e300)), INTERVAL.end);
+        assert_eq!(interval_in(&Value::Nil), 1.0);
+    }
+}

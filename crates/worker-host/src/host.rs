@@ -1,0 +1,268 @@
+//! Starting the worker, and the handle through which everything else reaches it.
+
+use std::sync::Arc;
+
+use oxidask_key::Key;
+use oxidask_wire::{Dialect, Message};
+use oxidask_worker_core::Worker;
+use oxidask_worker_core::config::WorkerConfig;
+use oxidask_worker_core::event::{Datum, Event, Outcome};
+use oxidask_worker_core::ids::AttemptId;
+use oxidask_worker_core::opaque::Opaque;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::books::{Books, Input};
+use crate::clock::stimulus;
+use crate::error::StartError;
+use crate::interpreter::{Failure, Interpreter, Object, Success};
+use crate::listener::listen;
+use crate::peers::Peers;
+use crate::scheduler;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::translate::Finished;
+
+/// The way to a running worker, for threads and tasks. Cheap to clone; never blocks.
+#[derive(Clone)]
+pub struct Handle {
+    queue: mpsc::UnboundedSender<Input>,
+    identity: Arc<Identity>,
+    closing: watch::Sender<Option<String>>,
+}
+
+struct Identity {
+    address: Arc<str>,
+    id: String,
+    store: Store,
+}
+
+impl Handle {
+    /// Address that others know this worker by.
+    pub fn address(&self) -> &Arc<str> {
+        &self.identity.address
+    }
+
+    /// `Worker-<uuid>`.
+    pub fn id(&self) -> &str {
+        &self.identity.id
+    }
+
+    /// The data here.
+    pub fn store(&self) -> &Store {
+        &self.identity.store
+    }
+
+    /// What a thread made of an execution.
+    pub fn executed(&self, attempt: AttemptId, result: Result<Success, Failure>) {
+        let (outcome, name) = match result {
+            Ok(success) => {
+                let object = success.value;
+                let finished = Finished {
+                    object: object.clone(),
+                    run: success.run,
+                };
+                let outcome = Outcome::Finished {
+                    value: Opaque::new(object),
+                    nbytes: success.nbytes,
+                    report: Opaque::new(finished),
+                };
+                (outcome, "task-finished")
+            }
+            Err(failure) => {
+                let report = Opaque::new(failure);
+                (Outcome::Failed { report }, "task-erred")
+            }
+        };
+        self.event(Event::Executed {
+            attempt,
+            outcome,
+            stimulus_id: stimulus(name),
+        });
+    }
+
+    /// The task raised `Reschedule`.
+    pub fn rescheduled(&self, attempt: AttemptId) {
+        self.event(Event::Executed {
+            attempt,
+            outcome: Outcome::Rescheduled,
+            stimulus_id: stimulus("reschedule"),
+        });
+    }
+
+    /// The task left its slot; `compute_duration`: seconds it had run.
+    pub fn seceded(&self, attempt: AttemptId, compute_duration: Option<f64>) {
+        self.event(Event::Seceded {
+            attempt,
+            compute_duration,
+            stimulus_id: stimulus("secede"),
+        });
+    }
+
+    /// Data that no task made. `report`: tell the scheduler.
+    pub fn update_data(&self, data: Vec<(Key, Object, u64)>, report: bool) {
+        let datum = |(key, object, nbytes)| Datum {
+            key,
+            value: Opaque::new(object),
+            nbytes,
+        };
+        self.event(Event::UpdateData {
+            data: data.into_iter().map(datum).collect(),
+            report,
+            stimulus_id: stimulus("update-data"),
+        });
+    }
+
+    /// An event for the state machine.
+    pub fn event(&self, event: Event) {
+        self.send(Input::Events(vec![event]));
+    }
+
+    /// A message for the scheduler's stream that is not the state machine's (`log-event`, …): the map.
+    pub fn say(&self, message: Message) {
+        self.send(Input::Say(message));
+    }
+
+    /// Asks the state machine. Nothing if the worker has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Worker) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.send(Input::Ask(Box::new(move |core| {
+            sender.send(question(core)).ok();
+        })));
+        answer.await.ok()
+    }
+
+    /// Makes the worker leave. The first reason counts.
+    pub fn close(&self, reason: &str) {
+        self.closing.send_if_modified(|closing| {
+            let first = closing.is_none();
+            closing.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+    }
+
+    /// Resolves with the reason when the worker is to leave.
+    pub(crate) async fn closing(&self) -> String {
+        let mut closing = self.closing.subscribe();
+        match closing.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+
+    pub(crate) fn send(&self, input: Input) {
+        // The books end last of all.
+        self.queue.send(input).ok();
+    }
+}
+
+/// A worker that listens, and has not registered yet.
+pub struct Host {
+    settings: Arc<Settings>,
+    handle: Handle,
+    interpreter: Arc<dyn Interpreter>,
+}
+
+impl Host {
+    /// Listens and starts the state machine, on the tokio runtime of the caller.
+    ///
+    /// # Errors
+    /// The address can not be listened on.
+    pub async fn start(
+        settings: Settings,
+        interpreter: Arc<dyn Interpreter>,
+    ) -> Result<Self, StartError> {
+        let wanted = format!("{}:{}", bracketed(&settings.listen_host), settings.port);
+        let failed = |source| StartError::Listen {
+            address: wanted.clone(),
+            source,
+        };
+        let listener = TcpListener::bind(&wanted).await.map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let host = settings.contact_host.as_ref();
+        let host = bracketed(host.unwrap_or(&settings.listen_host));
+        let address: Arc<str> = format!("tcp://{host}:{port}").into();
+        let (queue, inputs) = mpsc::unbounded_channel();
+        let store = Store::default();
+        let handle = Handle {
+            queue,
+            identity: Arc::new(Identity {
+                address: Arc::clone(&address),
+                id: format!("Worker-{}", uuid::Uuid::new_v4()),
+                store: store.clone(),
+            }),
+            closing: watch::Sender::new(None),
+        };
+        let core = Worker::new(WorkerConfig {
+            address: Arc::clone(&address),
+            nthreads: settings.nthreads,
+            resources: settings.resources.clone(),
+            ..settings.core.clone()
+        });
+        let peers = Peers::new(address, &settings, Arc::clone(&interpreter));
+        let books = Books::new(
+            core,
+            store,
+            Arc::clone(&interpreter),
+            Arc::new(peers),
+            handle.clone(),
+            Dialect::for_release(&settings.release),
+        );
+        tokio::spawn(books.run(inputs));
+        let settings = Arc::new(settings);
+        tokio::spawn(listen(
+            listener,
+            Arc::clone(&settings),
+            handle.clone(),
+            Arc::clone(&interpreter),
+        ));
+        Ok(Self {
+            settings,
+            handle,
+            interpreter,
+        })
+    }
+
+    /// The way to the worker.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Registers and works until the worker leaves, then tells the interpreter why.
+    pub async fn run(self) {
+        let serving = scheduler::serve(
+            self.settings,
+            self.handle.clone(),
+            Arc::clone(&self.interpreter),
+        );
+        // A worker that can not reach its scheduler can be told to leave as well.
+        let reason = tokio::select! {
+            reason = serving => reason,
+            reason = abandoned(&self.handle) => Ok(reason),
+        };
+        let reason = reason.unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            format!("error: {error}")
+        });
+        self.handle.close(&reason);
+        self.interpreter.closed(reason);
+    }
+}
+
+/// The stream is given a moment to end in order before it is left alone.
+async fn abandoned(handle: &Handle) -> String {
+    let reason = handle.closing().await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    reason
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}

@@ -1,0 +1,30 @@
+//! The worker around its state machine: what `oxidask-worker-core` decides is done here, on tokio and
+//! without Python.
+//!
+//! From the outside in: [`host`] starts everything and is the handle that threads of Python hold;
+//! [`scheduler`] registers and carries the stream; `heartbeat`, `metrics`; `listener` and `requests`
+//! serve callers; `peers` fetches data; `books` owns the state machine and the store. What only Python
+//! can do goes through one trait, [`interpreter::Interpreter`], which `worker-module` implements.
+//!
+//! Reading order: [`settings`], [`interpreter`], `books`, [`host`].
+//! It must never depend on PyO3.
+
+mod books;
+mod clock;
+pub mod error;
+mod heartbeat;
+pub mod host;
+pub mod interpreter;
+mod listener;
+mod metrics;
+mod peers;
+mod requests;
+pub mod scheduler;
+pub mod settings;
+mod store;
+mod translate;
+
+pub use host::{Handle, Host};
+pub use interpreter::{Execution, Failure, Interpreter, Loaded, Object, Success};
+pub use settings::Settings;
+pub use store::Store;

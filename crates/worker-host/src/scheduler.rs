@@ -1,0 +1,226 @@
+//! The connection to the scheduler: registration, then orders in and reports out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_wire::connection::{Reader, Writer};
+use oxidask_wire::message::order::Order;
+use oxidask_wire::message::worker::FromWorker;
+use oxidask_wire::{Connection, Dialect, Message, Release, Value};
+use oxidask_worker_core::event::Event;
+use oxidask_worker_core::status::WorkerStatus;
+use tokio::sync::mpsc;
+
+use crate::books::Input;
+use crate::clock::{now, stimulus};
+use crate::error::SchedulerError;
+use crate::heartbeat::{beat, interval_in};
+use crate::host::Handle;
+use crate::interpreter::Interpreter;
+use crate::metrics::{Figures, Meter};
+use crate::peers::connect_options;
+use crate::settings::Settings;
+use crate::translate::{Meaning, meaning};
+
+/// Between two attempts to reach the scheduler.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Between two signs of life on the stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Bytes of a run spec that may be produced anew by decompressing and joining.
+const SPEC_LIMIT: usize = 4 << 30;
+/// First release whose schedulers know `status` in a registration.
+const STATUS: Release = Release::new(2021, 10, 0);
+/// First release whose schedulers know `stimulus_id` in a registration.
+const STIMULUS: Release = Release::new(2022, 4, 2);
+/// First release whose schedulers know `server_id` in a registration.
+const SERVER_ID: Release = Release::new(2022, 6, 1);
+
+/// Registers and serves the stream until it ends; returns why.
+pub(crate) async fn serve(
+    settings: Arc<Settings>,
+    handle: Handle,
+    interpreter: Arc<dyn Interpreter>,
+) -> Result<String, SchedulerError> {
+    let (connection, reply) = register_in_time(&settings, &handle).await?;
+    let value = reply.value()?;
+    if let Some(warning) = value.get("warning").and_then(Value::as_str) {
+        tracing::warn!("{warning}");
+    }
+    let (mut reader, writer) = connection.split();
+    // Plugins first: tasks may need them.
+    let frames = reply.frames().cloned().collect();
+    interpreter.registered(frames).await.ok();
+    let (sender, outgoing) = mpsc::unbounded_channel();
+    let sending = tokio::spawn(write(
+        writer,
+        outgoing,
+        Dialect::for_release(&settings.release),
+    ));
+    handle.send(Input::Connected(sender));
+    handle.event(Event::SetStatus {
+        status: WorkerStatus::Running,
+        stimulus_id: stimulus("worker-status-change"),
+    });
+    let beating = tokio::spawn(beat(settings, handle.clone(), interval_in(&value)));
+    let reason = tokio::select! {
+        reason = read(&mut reader, &handle, &interpreter) => reason,
+        reason = handle.closing() => Ok(reason),
+    };
+    beating.abort();
+    // The books let go of the stream when they end; what was said before is still written.
+    handle.send(Input::Say(
+        Dialect::for_release(&Release::NEWEST).encode_scheduler_batch(&[FromWorker::CloseStream]),
+    ));
+    handle.send(Input::End);
+    if tokio::time::timeout(Duration::from_secs(2), sending)
+        .await
+        .is_err()
+    {
+        tracing::debug!("the last messages to the scheduler were not written in time");
+    }
+    reason
+}
+
+async fn register_in_time(
+    settings: &Settings,
+    handle: &Handle,
+) -> Result<(Connection, Message), SchedulerError> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let error = match register(settings, handle).await {
+            Ok(done) => return Ok(done),
+            Err(error @ (SchedulerError::Refused(_) | SchedulerError::Decode(_))) => {
+                return Err(error);
+            }
+            Err(error) => error,
+        };
+        tracing::info!("Waiting to connect to: {} ({error})", settings.scheduler);
+        if let Some(limit) = settings.death_timeout
+            && begin.elapsed().as_secs_f64() >= limit
+        {
+            return Err(SchedulerError::Death {
+                address: settings.scheduler.clone(),
+                seconds: limit,
+                last: error.to_string(),
+            });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn register(
+    settings: &Settings,
+    handle: &Handle,
+) -> Result<(Connection, Message), SchedulerError> {
+    let mut connection =
+        Connection::connect(&settings.scheduler, &connect_options(settings)).await?;
+    let figures = handle.ask(Figures::of).await.unwrap_or_default();
+    let metrics = Meter::new().metrics(&figures, &settings.release);
+    let request = registration(settings, handle, metrics);
+    connection.send(&Message::from_value(&request)).await?;
+    let reply = connection.read().await?;
+    let value = reply.value()?;
+    if value.get("status").and_then(Value::as_str) != Some("OK") {
+        let message = ["message", "exception_text", "text"]
+            .iter()
+            .find_map(|name| value.get(name)?.as_str().map(str::to_owned));
+        return Err(SchedulerError::Refused(
+            message.unwrap_or_else(|| format!("{value:?}")),
+        ));
+    }
+    Ok((connection, reply))
+}
+
+fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
+    let empty = || Value::Map(Vec::new());
+    let resources = settings.resources.iter();
+    let mut fields = Value::map([
+        ("op", Value::from("register-worker")),
+        ("reply", false.into()),
+        ("address", handle.address().into()),
+        ("nthreads", settings.nthreads.into()),
+        ("name", name(settings, handle)),
+        ("now", now().0.into()),
+        (
+            "resources",
+            resources.map(|(name, amount)| (name, *amount)).collect(),
+        ),
+        ("memory_limit", settings.memory_limit.into()),
+        ("local_directory", settings.local_directory.as_str().into()),
+        ("services", empty()),
+        ("nanny", Value::Nil),
+        ("pid", std::process::id().into()),
+        ("versions", settings.versions.clone()),
+        ("metrics", metrics),
+        ("extra", empty()),
+    ]);
+    if settings.release >= STATUS {
+        // It becomes `running` when the plugins are set up.
+        fields.insert("status", WorkerStatus::Init.as_str());
+    }
+    if settings.release >= STIMULUS {
+        fields.insert("stimulus_id", stimulus("worker-connect"));
+    }
+    if settings.release >= SERVER_ID {
+        fields.insert("server_id", handle.id());
+    }
+    fields
+}
+
+fn name(settings: &Settings, handle: &Handle) -> Value {
+    match &settings.name {
+        Value::Nil => handle.address().into(),
+        name => name.clone(),
+    }
+}
+
+async fn read(
+    reader: &mut Reader,
+    handle: &Handle,
+    interpreter: &Arc<dyn Interpreter>,
+) -> Result<String, SchedulerError> {
+    loop {
+        let message = match reader.read().await {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::info!("Connection to scheduler broken: {error}");
+                return Ok("worker-handle-scheduler-connection-broken".into());
+            }
+        };
+        let mut events = Vec::new();
+        for item in message.items() {
+            match meaning(Order::decode(&item?, SPEC_LIMIT)?) {
+                Meaning::Event(event) => events.push(event),
+                Meaning::Close(reason) => return Ok(reason),
+                Meaning::Other(op, mut fields) => {
+                    fields.insert("op", op);
+                    let message = Message::from_value(&fields);
+                    interpreter.stream(message.frames().cloned().collect());
+                }
+            }
+        }
+        if !events.is_empty() {
+            handle.send(Input::Events(events));
+        }
+    }
+}
+
+async fn write(
+    mut writer: Writer,
+    mut outgoing: mpsc::UnboundedReceiver<Message>,
+    dialect: Dialect,
+) -> Result<(), SchedulerError> {
+    let mut messages = Vec::new();
+    let keep_alive = dialect.encode_scheduler_batch(&[FromWorker::KeepAlive]);
+    loop {
+        match tokio::time::timeout(KEEP_ALIVE, outgoing.recv_many(&mut messages, 256)).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(_) => messages.push(keep_alive.clone()),
+        }
+        for message in messages.drain(..) {
+            writer.feed(&message)?;
+        }
+        writer.flush().await?;
+    }
+}

@@ -1,0 +1,61 @@
+//! What the worker is told when it starts. Command line and configuration are read elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oxidask_wire::{Release, Value};
+use oxidask_worker_core::config::WorkerConfig;
+
+/// Settings of one worker process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Release of `distributed` in this environment: that of the scheduler and of all peers.
+    pub release: Release,
+    /// Address of the scheduler.
+    pub scheduler: String,
+    /// IP address to listen on.
+    pub listen_host: String,
+    /// Port to listen on; 0: any.
+    pub port: u16,
+    /// Host that others are told; none: the one listened on.
+    pub contact_host: Option<String>,
+    /// Text or integer; nil: the address.
+    pub name: Value,
+    /// Threads for tasks.
+    pub nthreads: u32,
+    /// Abstract resources.
+    pub resources: Vec<(Arc<str>, f64)>,
+    /// Bytes; none: no limit.
+    pub memory_limit: Option<u64>,
+    /// Folder for files of tasks.
+    pub local_directory: String,
+    /// Give up when there is no scheduler for so long.
+    pub death_timeout: Option<f64>,
+    /// `distributed.versions.get_versions()` of this environment.
+    pub versions: Value,
+    /// Time for a connection (`distributed.comm.timeouts.connect`).
+    pub connect_timeout: Duration,
+    /// Settings of the state machine; address, threads and resources are filled in from above.
+    pub core: WorkerConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            release: Release::NEWEST,
+            scheduler: String::new(),
+            listen_host: "127.0.0.1".into(),
+            port: 0,
+            contact_host: None,
+            name: Value::Nil,
+            nthreads: 1,
+            resources: Vec::new(),
+            memory_limit: None,
+            local_directory: String::new(),
+            death_timeout: None,
+            versions: Value::Map(Vec::new()),
+            connect_timeout: Duration::from_secs(30),
+            core: WorkerConfig::default(),
+        }
+    }
+}

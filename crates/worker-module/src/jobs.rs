@@ -1,0 +1,121 @@
+//! What threads of Python are given to do, and the interpreter as the host sees it: two queues.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use oxidask_key::Key;
+use oxidask_wire::Value;
+use oxidask_worker_host::interpreter::{Answer, Reply};
+use oxidask_worker_host::{Execution, Interpreter, Loaded, Object};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::queue::Queue;
+
+/// For the threads that run tasks.
+pub(crate) enum Work {
+    Run(Box<Execution>),
+    /// A function without arguments that Python gave (`Executor.submit`).
+    Call(Py<PyAny>),
+}
+
+/// For the threads that serve everything else.
+pub(crate) enum Job {
+    Load(Vec<Bytes>, Vec<Key>, oneshot::Sender<Loaded>),
+    Dump(Vec<(Key, Object)>, Option<Value>, oneshot::Sender<Reply>),
+    /// The answer comes through [`Jobs::answer`].
+    Request(u64, Vec<Bytes>),
+    Registered(u64, Vec<Bytes>),
+    Stream(Vec<Bytes>),
+    Release(Vec<Object>),
+    Closed(String),
+}
+
+/// Both queues, and the answers that Python owes.
+pub(crate) struct Jobs {
+    pub(crate) work: Queue<Work>,
+    pub(crate) service: Queue<Job>,
+    owed: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
+    next: AtomicU64,
+}
+
+impl Jobs {
+    pub(crate) fn new() -> Self {
+        Self {
+            work: Queue::new(),
+            service: Queue::new(),
+            owed: Mutex::default(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn owe(&self) -> (u64, Answer<Reply>) {
+        let (sender, answer) = oneshot::channel();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.owed.lock().insert(number, sender);
+        (number, answer)
+    }
+
+    /// Python answers; a second answer to the same is ignored.
+    pub(crate) fn answer(&self, number: u64, reply: Reply) {
+        if let Some(owed) = self.owed.lock().remove(&number) {
+            // Whoever asked may be gone.
+            owed.send(reply).ok();
+        }
+    }
+
+    /// Lets all threads end; what is owed will not be answered.
+    pub(crate) fn close(&self) {
+        self.work.close();
+        self.service.close();
+        self.owed.lock().clear();
+    }
+}
+
+/// The interpreter for the host.
+pub(crate) struct Threads(pub(crate) Arc<Jobs>);
+
+impl Interpreter for Threads {
+    fn execute(&self, execution: Execution) {
+        self.0.work.push(Work::Run(Box::new(execution)));
+    }
+
+    fn load(&self, frames: Vec<Bytes>, keys: Vec<Key>) -> Answer<Loaded> {
+        let (sender, answer) = oneshot::channel();
+        self.0.service.push(Job::Load(frames, keys, sender));
+        answer
+    }
+
+    fn dump(&self, data: Vec<(Key, Object)>, serializers: Option<Value>) -> Answer<Reply> {
+        let (sender, answer) = oneshot::channel();
+        self.0.service.push(Job::Dump(data, serializers, sender));
+        answer
+    }
+
+    fn request(&self, frames: Vec<Bytes>) -> Answer<Reply> {
+        let (number, answer) = self.0.owe();
+        self.0.service.push(Job::Request(number, frames));
+        answer
+    }
+
+    fn stream(&self, frames: Vec<Bytes>) {
+        self.0.service.push(Job::Stream(frames));
+    }
+
+    fn registered(&self, frames: Vec<Bytes>) -> Answer<Reply> {
+        let (number, answer) = self.0.owe();
+        self.0.service.push(Job::Registered(number, frames));
+        answer
+    }
+
+    fn release(&self, objects: Vec<Object>) {
+        self.0.service.push(Job::Release(objects));
+    }
+
+    fn closed(&self, reason: String) {
+        self.0.service.push(Job::Closed(reason));
+    }
+}

@@ -1,0 +1,86 @@
+//! The native worker as an extension module of Python: `oxidask-worker-host` with an interpreter.
+//!
+//! [`main`] is what the launcher calls. `native` is the class that Python talks to, `jobs` what threads
+//! of Python are given to do, `convert` turns values into objects and back. The Python half is in
+//! `python/oxidask_worker/` and travels inside the module.
+//!
+//! The threads of tokio never hold the interpreter: what needs it goes through the queues of `jobs`.
+
+mod convert;
+mod jobs;
+mod logs;
+mod native;
+mod options;
+mod queue;
+mod settings;
+
+use std::ffi::CString;
+
+use pyo3::prelude::*;
+use pyo3::types::PyModule;
+
+/// The Python half: name, name of the file for tracebacks, source. In the order in which they can be
+/// imported. `tasks` has a file name that the environment's own rules for tracebacks and profiles take
+/// for stock's worker: they cut everything down to the user's code.
+const SOURCES: [(&str, &str, &str); 6] = [
+    (
+        "oxidask_worker",
+        "oxidask_worker/__init__.py",
+        include_str!("../python/oxidask_worker/__init__.py"),
+    ),
+    (
+        "oxidask_worker.tasks",
+        "oxidask/distributed/worker.py",
+        include_str!("../python/oxidask_worker/tasks.py"),
+    ),
+    (
+        "oxidask_worker.data",
+        "oxidask_worker/data.py",
+        include_str!("../python/oxidask_worker/data.py"),
+    ),
+    (
+        "oxidask_worker.requests",
+        "oxidask_worker/requests.py",
+        include_str!("../python/oxidask_worker/requests.py"),
+    ),
+    (
+        "oxidask_worker.worker",
+        "oxidask_worker/worker.py",
+        include_str!("../python/oxidask_worker/worker.py"),
+    ),
+    (
+        "oxidask_worker.main",
+        "oxidask_worker/main.py",
+        include_str!("../python/oxidask_worker/main.py"),
+    ),
+];
+
+/// Runs a worker with the words of a command line, the program's name first. Does not return.
+#[pyfunction]
+fn main(py: Python<'_>, words: Vec<String>) -> PyResult<()> {
+    logs::init();
+    let options = options::options(py, &words)?;
+    let mut module = None;
+    for (name, file, source) in SOURCES {
+        let text = |text: &str| CString::new(text).map_err(PyErr::from);
+        let loaded = PyModule::from_code(py, &text(source)?, &text(file)?, &text(name)?)?;
+        if name == "oxidask_worker" {
+            // Makes it a package, whose other modules are already there when they are asked for.
+            loaded.setattr("__path__", Vec::<String>::new())?;
+        }
+        module = Some(loaded);
+    }
+    let Some(module) = module else {
+        return Ok(());
+    };
+    let class = py.get_type::<native::Native>();
+    module.getattr("main")?.call1((class, options))?;
+    Ok(())
+}
+
+/// The module. Its name is that under which the launcher loads it.
+#[pymodule]
+fn _oxidask_worker(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_class::<native::Native>()
+}

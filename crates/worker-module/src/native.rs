@@ -1,0 +1,342 @@
+//! The class `Native`: everything that Python can ask of the worker.
+
+use std::sync::Arc;
+
+use oxidask_key::Key;
+use oxidask_wire::message::order::OrderedSpec;
+use oxidask_wire::{Message, Value};
+use oxidask_worker_core::event::Event;
+use oxidask_worker_core::ids::AttemptId;
+use oxidask_worker_host::interpreter::Run;
+use oxidask_worker_host::{Execution, Failure, Handle, Host, Loaded, Object, Success};
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use tokio::runtime::Runtime;
+
+use crate::convert::{
+    failure, frames_from_py, frames_to_py, held, key_from_py, key_to_py, object, value_to_py,
+};
+use crate::jobs::{Job, Jobs, Threads, Work};
+use crate::settings::settings;
+
+/// Threads of tokio; they never hold the interpreter.
+const RUNTIME_THREADS: usize = 2;
+
+/// An object with its size and type, as Python describes it.
+type Described<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    u64,
+    Bound<'py, PyString>,
+    Bound<'py, PyBytes>,
+);
+
+/// A worker in this process.
+#[pyclass(frozen)]
+pub(crate) struct Native {
+    jobs: Arc<Jobs>,
+    handle: Handle,
+    host: Mutex<Option<Host>>,
+    runtime: Mutex<Option<Runtime>>,
+    hooks: Py<PyAny>,
+}
+
+#[pymethods]
+impl Native {
+    /// Listens; `settings` is msgpack.
+    #[new]
+    fn new(py: Python<'_>, settings_msgpack: &[u8], hooks: Py<PyAny>) -> PyResult<Self> {
+        let value = Value::decode(&bytes::Bytes::copy_from_slice(settings_msgpack));
+        let value = value.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let settings = settings(&value).map_err(PyValueError::new_err)?;
+        let jobs = Arc::new(Jobs::new());
+        let interpreter = Arc::new(Threads(Arc::clone(&jobs)));
+        let (runtime, host) = py.detach(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(RUNTIME_THREADS)
+                .thread_stack_size(oxidask_wire::value::STACK_SIZE)
+                .thread_name("oxidask-io")
+                .enable_all()
+                .build()?;
+            let host = runtime.block_on(Host::start(settings, interpreter));
+            let host = host.map_err(|error| PyOSError::new_err(error.to_string()))?;
+            Ok::<_, PyErr>((runtime, host))
+        })?;
+        Ok(Self {
+            jobs,
+            handle: host.handle().clone(),
+            host: Mutex::new(Some(host)),
+            runtime: Mutex::new(Some(runtime)),
+            hooks,
+        })
+    }
+
+    /// Registers with the scheduler and begins to work; the hook `closed` is called at the end.
+    fn register(&self) {
+        let host = self.host.lock().take();
+        if let (Some(host), Some(runtime)) = (host, self.runtime.lock().as_ref()) {
+            runtime.spawn(host.run());
+        }
+    }
+
+    fn address(&self) -> &str {
+        self.handle.address()
+    }
+
+    fn id(&self) -> &str {
+        self.handle.id()
+    }
+
+    /// Waits for a task, runs it. False: there will be no more.
+    fn run_one(&self, py: Python<'_>) -> PyResult<bool> {
+        match py.detach(|| self.jobs.work.pop()) {
+            None => Ok(false),
+            Some(Work::Run(execution)) => {
+                self.run(py, *execution);
+                Ok(true)
+            }
+            Some(Work::Call(function)) => function.call0(py).map(|_| true),
+        }
+    }
+
+    /// Waits for something else to do, and does it. False: there will be no more.
+    fn serve_one(&self, py: Python<'_>) -> bool {
+        let Some(job) = py.detach(|| self.jobs.service.pop()) else {
+            return false;
+        };
+        if let Err(error) = self.serve(py, job) {
+            // Nobody else would say it.
+            error.print(py);
+        }
+        true
+    }
+
+    /// How a task ended that `Hooks.run` left open.
+    fn finish(&self, attempt: u64, outcome: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.ended(AttemptId(attempt), outcome)
+    }
+
+    /// Runs a function on one of the threads for tasks.
+    fn call(&self, function: Py<PyAny>) {
+        self.jobs.work.push(Work::Call(function));
+    }
+
+    /// The task of this thread leaves its slot.
+    fn secede(&self, attempt: u64, seconds: Option<f64>) {
+        self.handle.seceded(AttemptId(attempt), seconds);
+    }
+
+    /// Answers a request; `frames` must be bytes.
+    fn answer(&self, number: u64, frames: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.jobs.answer(number, Some(frames_from_py(frames)?));
+        Ok(())
+    }
+
+    /// Sends a message on the scheduler's stream.
+    fn say(&self, frames: &Bound<'_, PyAny>) -> PyResult<()> {
+        let message = Message::from_frames(frames_from_py(frames)?.into_iter());
+        let message = message.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.handle.say(message);
+        Ok(())
+    }
+
+    /// Puts data in that no task made: `(key, value, nbytes, typename, type)` each.
+    fn update_data(&self, data: Vec<Described<'_>>, report: bool) -> PyResult<()> {
+        let data = data.into_iter().map(stored).collect::<PyResult<_>>()?;
+        self.handle.update_data(data, report);
+        Ok(())
+    }
+
+    fn set_resources(&self, resources: Vec<(String, f64)>) {
+        let resources = resources.into_iter().map(|(name, n)| (name.into(), n));
+        self.handle.event(Event::SetResources {
+            resources: resources.collect(),
+            stimulus_id: "set-resources".into(),
+        });
+    }
+
+    /// An object of the store.
+    fn get<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self.handle.store().get(&key_from_py(key)?) {
+            Some(object) => held(py, &object),
+            None => Err(PyKeyError::new_err(key.clone().unbind())),
+        }
+    }
+
+    fn has(&self, key: &Bound<'_, PyAny>) -> bool {
+        let key = key_from_py(key);
+        key.is_ok_and(|key| self.handle.store().get(&key).is_some())
+    }
+
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let keys = self.handle.store().keys();
+        let keys: PyResult<Vec<_>> = keys.iter().map(|key| key_to_py(py, key)).collect();
+        PyList::new(py, keys?)
+    }
+
+    fn count(&self) -> usize {
+        self.handle.store().len()
+    }
+
+    /// Makes the worker leave.
+    fn close(&self, reason: &str) {
+        self.handle.close(reason);
+    }
+
+    /// Ends all threads, after `closed`.
+    fn stop(&self, py: Python<'_>) {
+        self.jobs.close();
+        if let Some(runtime) = self.runtime.lock().take() {
+            py.detach(|| runtime.shutdown_background());
+        }
+    }
+}
+
+impl Native {
+    fn run(&self, py: Python<'_>, execution: Execution) {
+        let attempt = execution.attempt;
+        let outcome = self.called(py, execution);
+        let ended = outcome.and_then(|outcome| match outcome.is_none() {
+            true => Ok(()),
+            false => self.ended(attempt, outcome.cast::<PyTuple>()?),
+        });
+        let Err(error) = ended else { return };
+        // `Hooks.run` catches what tasks raise, so this is a bug of ours; the task must end.
+        let text = error.to_string();
+        error.print(py);
+        let exception = oxidask_wire::pickle::Exception::runtime_error(text);
+        let failure = Failure {
+            exception: exception.pickle(),
+            traceback: None,
+            exception_text: exception.repr(),
+            traceback_text: String::new(),
+            run: None,
+        };
+        self.handle.executed(attempt, Err(failure));
+    }
+
+    fn called<'py>(&self, py: Python<'py>, task: Execution) -> PyResult<Bound<'py, PyAny>> {
+        let inputs = PyDict::new(py);
+        for (key, object) in &task.inputs {
+            inputs.set_item(key_to_py(py, key)?, held(py, object)?)?;
+        }
+        let (pickle, buffers, parts) = match &*task.spec {
+            OrderedSpec::Pickled { pickle, buffers } => {
+                let pickle = PyBytes::new(py, pickle);
+                let buffers = PyList::new(py, buffers.iter().map(|b| PyBytes::new(py, b)))?;
+                (Some(pickle), Some(buffers), None)
+            }
+            OrderedSpec::Parts(parts) => {
+                let message = Message::from_value(parts);
+                let frames: Vec<_> = message.frames().cloned().collect();
+                (None, None, Some(frames_to_py(py, &frames)?))
+            }
+        };
+        let arguments = (
+            task.attempt.0,
+            key_to_py(py, &task.key)?,
+            pickle,
+            buffers,
+            parts,
+            inputs,
+            value_to_py(py, &task.annotations)?,
+        );
+        self.hooks.bind(py).call_method1("run", arguments)
+    }
+
+    fn ended(&self, attempt: AttemptId, outcome: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let what = outcome.get_item(0)?;
+        let what = what.cast::<PyString>()?.to_cow()?;
+        match what.as_ref() {
+            "ok" => {
+                type Fields<'py> = (
+                    Bound<'py, PyAny>,
+                    Bound<'py, PyAny>,
+                    u64,
+                    Bound<'py, PyString>,
+                    Bound<'py, PyBytes>,
+                    f64,
+                    f64,
+                    u64,
+                );
+                let (_, value, nbytes, name, pickled, start, stop, thread): Fields<'_> =
+                    outcome.extract()?;
+                let success = Success {
+                    value: object(value, &name.to_cow()?, pickled.as_bytes()),
+                    nbytes,
+                    run: Run {
+                        start,
+                        stop,
+                        thread: Some(thread),
+                    },
+                };
+                self.handle.executed(attempt, Ok(success));
+            }
+            "error" => self.handle.executed(attempt, Err(failure(outcome)?)),
+            "reschedule" => self.handle.rescheduled(attempt),
+            other => return Err(PyTypeError::new_err(format!("no outcome: {other}"))),
+        }
+        Ok(())
+    }
+
+    fn serve(&self, py: Python<'_>, job: Job) -> PyResult<()> {
+        let hooks = self.hooks.bind(py);
+        match job {
+            Job::Load(frames, keys, answer) => {
+                let frames = frames_to_py(py, &frames)?;
+                let keys: PyResult<Vec<_>> = keys.iter().map(|key| key_to_py(py, key)).collect();
+                let loaded = hooks.call_method1("load", (frames, keys?))?;
+                // The transfer may have been given up.
+                answer.send(loaded_from(&loaded)?).ok();
+            }
+            Job::Dump(data, serializers, answer) => {
+                let objects = PyDict::new(py);
+                for (key, object) in &data {
+                    objects.set_item(key_to_py(py, key)?, held(py, object)?)?;
+                }
+                let serializers = serializers.map(|s| value_to_py(py, &s)).transpose()?;
+                let frames = hooks.call_method1("dump", (objects, serializers))?;
+                answer.send(Some(frames_from_py(&frames)?)).ok();
+            }
+            Job::Request(number, frames) => {
+                hooks.call_method1("request", (number, frames_to_py(py, &frames)?))?;
+            }
+            Job::Registered(number, frames) => {
+                hooks.call_method1("registered", (number, frames_to_py(py, &frames)?))?;
+            }
+            Job::Stream(frames) => {
+                hooks.call_method1("stream", (frames_to_py(py, &frames)?,))?;
+            }
+            // The interpreter is held, so this is where they go.
+            Job::Release(objects) => drop(objects),
+            Job::Closed(reason) => {
+                hooks.call_method1("closed", (reason,))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stored((key, value, nbytes, name, pickled): Described<'_>) -> PyResult<(Key, Object, u64)> {
+    let object = object(value, &name.to_cow()?, pickled.as_bytes());
+    Ok((key_from_py(&key)?, object, nbytes))
+}
+
+/// `([described, …], [(key, failure), …])`.
+fn loaded_from(loaded: &Bound<'_, PyAny>) -> PyResult<Loaded> {
+    type Fields<'py> = (
+        Vec<Described<'py>>,
+        Vec<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>,
+    );
+    let (good, bad): Fields<'_> = loaded.extract()?;
+    let failed = bad.iter().map(|(key, why)| {
+        let failure = failure(why)?;
+        Ok((key_from_py(key)?, failure))
+    });
+    Ok(Loaded {
+        data: good.into_iter().map(stored).collect::<PyResult<_>>()?,
+        failed: failed.collect::<PyResult<_>>()?,
+    })
+}

@@ -1,0 +1,60 @@
+//! The settings that Python puts together from options and configuration.
+
+use std::time::Duration;
+
+use oxidask_wire::{Release, Value};
+use oxidask_worker_core::config::WorkerConfig;
+use oxidask_worker_host::Settings;
+
+/// Reads the map that `main.settings_of` makes.
+pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
+    let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
+    let need = |name: &str| text(name).ok_or(format!("setting {name} is missing"));
+    let count = |name: &str| {
+        let count = map.get(name).and_then(Value::as_u64);
+        count.and_then(|count| u32::try_from(count).ok())
+    };
+    let number = |name: &str| map.get(name).and_then(Value::as_f64);
+    let release = need("release")?;
+    let release = Release::parse(&release).ok_or(format!("{release} is no release"))?;
+    let resources = map.get("resources").and_then(Value::as_map);
+    let resource =
+        |(name, amount): &(Value, Value)| Some((name.as_str()?.into(), amount.as_f64()?));
+    let memory_limit = map.get("memory_limit").and_then(Value::as_u64);
+    let defaults = WorkerConfig::default();
+    Ok(Settings {
+        release,
+        scheduler: need("scheduler")?,
+        listen_host: need("listen_host")?,
+        contact_host: text("contact_host"),
+        port: count("port")
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(0),
+        name: map.get("name").cloned().unwrap_or_default(),
+        nthreads: count("nthreads").ok_or("setting nthreads is missing")?,
+        resources: resources
+            .unwrap_or_default()
+            .iter()
+            .filter_map(resource)
+            .collect(),
+        memory_limit,
+        local_directory: need("local_directory")?,
+        death_timeout: number("death_timeout"),
+        versions: map.get("versions").cloned().unwrap_or_default(),
+        connect_timeout: Duration::try_from_secs_f64(number("connect_timeout").unwrap_or(30.0))
+            .map_err(|error| error.to_string())?,
+        core: WorkerConfig {
+            incoming_count_limit: count("incoming").unwrap_or(defaults.incoming_count_limit),
+            outgoing_count_limit: count("outgoing").unwrap_or(defaults.outgoing_count_limit),
+            message_bytes_limit: map
+                .get("message_bytes")
+                .and_then(Value::as_u64)
+                .unwrap_or(defaults.message_bytes_limit),
+            validate: map
+                .get("validate")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
+            ..defaults
+        },
+    })
+}

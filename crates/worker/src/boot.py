@@ -1,0 +1,11 @@
+import importlib.machinery
+import importlib.util
+import sys
+
+name, path = "_oxidask_worker", sys.argv[1]
+loader = importlib.machinery.ExtensionFileLoader(name, path)
+module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path, loader=loader))
+loader.exec_module(module)
+sys.modules[name] = module
+sys.argv = sys.argv[2:]
+module.main(sys.argv)

@@ -1,0 +1,169 @@
+"""What clients do with workers of ours, alone and beside those of stock."""
+
+import operator
+import threading
+import time
+
+import numpy as np
+from distributed import Reschedule, get_client, get_worker, secede, wait, worker_client
+
+
+def inc(x):
+    return x + 1
+
+
+def addresses(client, count):
+    client.wait_for_workers(count, timeout=30)
+    return sorted(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def computes(client, count):
+    """Plain tasks, many tasks, dependencies on every worker, all results right."""
+    workers = addresses(client, count)
+    assert client.submit(inc, 1).result(timeout=30) == 2
+    numbers = client.map(inc, range(300))
+    assert client.submit(sum, numbers).result(timeout=30) == sum(range(1, 301))
+    spread = [client.submit(operator.add, n, 1, workers=[w], pure=False) for n, w in enumerate(workers * 3)]
+    for worker in workers:
+        total = client.submit(sum, spread, workers=[worker], pure=False)
+        assert total.result(timeout=30) == sum(range(1, len(spread) + 1))
+    has = client.who_has(spread)
+    assert all(workers[n % count] in has[future.key] for n, future in enumerate(spread))
+
+
+def transfers(client, count):
+    """Arrays go between the workers and to the client, unharmed and writeable; scattered data arrives."""
+    workers = addresses(client, count)
+    arrays = [client.submit(np.arange, 200_000, workers=[w], pure=False) for w in workers]
+
+    def doubled(array):
+        copy = array.copy()
+        copy *= 2
+        return copy
+
+    for n, array in enumerate(arrays):
+        other = workers[(n + 1) % count]
+        result = client.submit(doubled, array, workers=[other], pure=False).result(timeout=30)
+        assert (result == 2 * np.arange(200_000)).all()
+    data = client.scatter({"a": np.ones(10), "b": "text"}, broadcast=True)
+    for worker in workers:
+        got = client.submit(lambda a, b: (a.sum(), b), data["a"], data["b"], workers=[worker], pure=False)
+        assert got.result(timeout=30) == (10, "text")
+
+
+def fails(client, count):
+    """Exceptions with their tracebacks; what can not be sent back or read is the task's failure alone."""
+    addresses(client, count)
+
+    def divide(x):
+        return 1 / x
+
+    future = client.submit(divide, 0)
+    wait(future, timeout=30)
+    assert isinstance(future.exception(), ZeroDivisionError)
+    frames = []
+    traceback = future.traceback()
+    while traceback:
+        frames.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert frames[0] == "divide", frames
+    dependent = client.submit(inc, future)
+    wait(dependent, timeout=30)
+    assert isinstance(dependent.exception(), ZeroDivisionError)
+
+    class Unreadable:
+        def __reduce__(self):
+            return divide, (0,)
+
+    broken = client.submit(inc, Unreadable())
+    wait(broken, timeout=30)
+    assert broken.status == "error"
+    assert client.submit(inc, 5).result(timeout=30) == 6
+    tries = client.submit(flaky, pure=False, retries=3)
+    assert tries.result(timeout=30) == "at last"
+
+
+def flaky():
+    worker = get_worker()
+    worker.flaky_tries = getattr(worker, "flaky_tries", 0) + 1
+    if worker.flaky_tries < 2:
+        raise OSError("not yet")
+    return "at last"
+
+
+def sees_the_worker(client, address):
+    """`get_worker()`, `Client.run`, tasks that compute with clients of their own."""
+
+    def look():
+        worker = get_worker()
+        return worker.address, worker.get_current_task(), threading.current_thread().name
+
+    future = client.submit(look, workers=[address], pure=False)
+    assert future.result(timeout=30)[:2] == (address, future.key)
+    assert future.result()[2].startswith("Dask-Default-Threads")
+    held = client.run(lambda dask_worker: list(dask_worker.data), workers=[address])
+    assert future.key in held[address]
+
+    def nested(x):
+        secede()
+        client = get_client()
+        return client.submit(inc, x).result(timeout=20)
+
+    def nested_with_block(x):
+        with worker_client() as client:
+            return sum(client.gather(client.map(inc, range(x))))
+
+    def logs():
+        get_worker().log_event("told", {"what": "this"})
+
+    # More than there are threads: they only get on because those before them have seceded.
+    results = [client.submit(nested, n, workers=[address], pure=False) for n in range(4)]
+    assert client.gather(results) == [1, 2, 3, 4]
+    assert client.submit(nested_with_block, 3, workers=[address]).result(timeout=30) == 6
+    client.submit(logs, workers=[address]).result(timeout=30)
+    assert client.get_events("told")[-1][1]["what"] == "this"
+
+
+def runs_coroutines(client, address):
+    async def sleeps(x):
+        import asyncio
+
+        await asyncio.sleep(0.01)
+        return get_worker().address, x
+
+    future = client.submit(sleeps, 3, workers=[address])
+    assert tuple(future.result(timeout=30)) == (address, 3)
+
+
+def reschedules(client, address, others):
+    def not_here(wrong):
+        if get_worker().address == wrong:
+            raise Reschedule
+        return get_worker().address
+
+    future = client.submit(not_here, address, pure=False)
+    assert future.result(timeout=30) in others or not others
+
+
+def cancels(client, address):
+    """A task that is cancelled before it has begun never runs, and its successor does."""
+    gate = client.submit(time.sleep, 0.5, workers=[address], pure=False)
+    victim = client.submit(inc, 1, workers=[address], pure=False)
+    victim.cancel()
+    after = client.submit(inc, 2, workers=[address], pure=False)
+    assert after.result(timeout=30) == 3
+    gate.result(timeout=30)
+
+
+def collections(client, count):
+    """An array's sum and a group-by."""
+    import dask.array as da
+    import dask.dataframe as dd
+    import pandas as pd
+
+    addresses(client, count)
+    x = da.ones((1000, 1000), chunks=(250, 250))
+    assert (x + x.T).sum().compute() == 2_000_000
+    frame = pd.DataFrame({"group": [n % 7 for n in range(1000)], "value": range(1000)})
+    got = dd.from_pandas(frame, npartitions=6).groupby("group").value.sum().compute()
+    assert got.sort_index().tolist() == frame.groupby("group").value.sum().tolist()

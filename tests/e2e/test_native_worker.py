@@ -1,0 +1,69 @@
+"""The native worker in the interpreter of a release: alone, beside a stock worker, under our scheduler and stock's."""
+
+import signal
+
+import pytest
+
+from harness.waiting import wait_for
+
+RELEASE = "2026.8.0"
+SCHEDULERS = {"our-scheduler": False, "stock-scheduler": True}
+
+
+@pytest.fixture(params=SCHEDULERS)
+def workers(request, new_cluster):
+    """Starts a cluster with workers of these kinds: workers("native", "stock")."""
+
+    def make(*kinds):
+        cluster = new_cluster(RELEASE, workers=0, stock=SCHEDULERS[request.param])
+        cluster.workers = [cluster.add_worker(native=kind == "native") for kind in kinds]
+        for worker in cluster.workers:
+            worker.wait_until_registered()
+        return cluster
+
+    return make
+
+
+def address_of(worker):
+    return worker.wait_for_line(r"Start worker at:\s+(\S+)")[1]
+
+
+@pytest.mark.parametrize("kinds", [("native", "native"), ("native", "stock")], ids="+".join)
+def test_real_work(workers, kinds):
+    cluster = workers(*kinds)
+    for scenario in ("computes", "transfers", "fails", "collections"):
+        cluster.run(f"native_worker.{scenario}", len(kinds))
+    cluster.check()
+    assert "broken invariant" not in cluster.workers[0].text()
+
+
+def test_the_worker_as_tasks_see_it(workers):
+    cluster = workers("native", "stock")
+    ours, other = map(address_of, cluster.workers)
+    cluster.run("native_worker.sees_the_worker", ours)
+    cluster.run("native_worker.runs_coroutines", ours)
+    cluster.run("native_worker.reschedules", ours, [other])
+    cluster.run("native_worker.cancels", ours)
+
+
+def test_leaving_and_coming(workers):
+    """SIGTERM ends the process with 0; a killed one is replaced by another, which is given the work."""
+    cluster = workers("native", "native")
+    cluster.workers[0].signal(signal.SIGTERM)
+    assert cluster.workers[0].wait(20) == 0
+    cluster.workers[1].signal(signal.SIGKILL)
+    cluster.add_worker(native=True).wait_until_registered()
+    cluster.run("workers.computes")
+
+
+def test_it_leaves_with_its_scheduler(workers):
+    cluster = workers("native")
+    cluster.scheduler.signal(signal.SIGKILL)
+    wait_for(lambda: not cluster.workers[0].alive, 20, "the end of the worker")
+
+
+def test_what_is_not_built_is_refused(tmp_path, new_cluster):
+    cluster = new_cluster(RELEASE, workers=0)
+    worker = cluster.add_worker(native=True, options=["--protocol", "tls"])
+    assert worker.wait(20) == 1
+    assert "does not support --protocol yet" in worker.text()

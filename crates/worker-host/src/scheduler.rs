@@ -43,7 +43,8 @@ pub(crate) async fn serve(
 ) -> Result<String, SchedulerError> {
     let (connection, reply) = register_in_time(&settings, &handle).await?;
     let value = reply.value()?;
-    if let Some(warning) = value.get("warning").and_then(Value::as_str) {
+    let warning = value.get("warning").and_then(Value::as_str);
+    if let Some(warning) = warning.filter(|text| !text.is_empty()) {
         tracing::warn!("{warning}");
     }
     let (mut reader, writer) = connection.split();

@@ -53,13 +53,11 @@ pub(crate) fn build_scheduler(profile: Profile) -> Result<PathBuf> {
 
 /// Builds our worker: the path of `dask-worker`, with the extension module beside it.
 pub(crate) fn build_worker(profile: Profile) -> Result<PathBuf> {
-    let mut module = cargo();
-    module.args(["build", "--package", "oxidask-worker-module"]);
-    if profile == Profile::Release {
-        module.arg("--release");
-    }
-    run(&mut module)?;
-    build("oxidask-worker", "dask-worker", profile)
+    build_packages(
+        &["oxidask-worker", "oxidask-worker-module"],
+        "dask-worker",
+        profile,
+    )
 }
 
 /// Builds the load generator of the measurements and returns its path.
@@ -68,8 +66,14 @@ pub(crate) fn build_load(profile: Profile) -> Result<PathBuf> {
 }
 
 fn build(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
+    build_packages(&[package], binary, profile)
+}
+
+/// Builds these packages; the path of one of the binaries.
+fn build_packages(packages: &[&str], binary: &str, profile: Profile) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--package", package, "--bins"]);
+    command.arg("build");
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     if profile == Profile::Release {
         command.arg("--release");
     }

@@ -90,7 +90,8 @@ def hosts(options):
 def memory_limit_of(options, nthreads):
     given = options["memory_limit"]
     if given == "auto":
-        from distributed.system import CPU_COUNT, MEMORY_LIMIT
+        from dask.system import CPU_COUNT
+        from distributed.system import MEMORY_LIMIT
 
         return int(MEMORY_LIMIT * min(1, nthreads / CPU_COUNT))
     if given is not None and 0 < given <= 1 and isinstance(given, float):

@@ -20,10 +20,11 @@ from distributed import profile
 from distributed.core import ConnectionPool, Status
 from distributed.metrics import time
 from distributed.security import Security
+from distributed.threadpoolexecutor import thread_state
 from distributed.versions import get_versions
 
 from oxidask_worker.data import frames_of
-from oxidask_worker.tasks import described, safe_sizeof, thread_state
+from oxidask_worker.tasks import described, safe_sizeof
 
 logger = logging.getLogger("distributed.worker")
 

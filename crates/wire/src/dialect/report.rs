@@ -263,7 +263,7 @@ mod tests {
                     source: Some("tcp://a:1"),
                 },
             ]),
-            metadata: Value::Map(Vec::new()),
+            metadata: Value::map([("note", "text")]),
             thread: Some(u64::MAX),
             stimulus_id: Some("s"),
         }

@@ -1,5 +1,7 @@
 //! Composing what a worker says on its stream to a scheduler of this release.
 
+use oxidask_key::Key;
+
 use super::worker::{op, optional_text, text};
 use super::{Dialect, begin_batch, finish_batch};
 use crate::message::worker::{FromWorker, TaskErred, TaskFinished};
@@ -67,22 +69,7 @@ impl Dialect {
                 compute_duration,
                 run_id,
                 stimulus_id,
-            } => {
-                let run = self.has(2025, 2, 0);
-                self.head(w, "long-running", 2 + usize::from(run));
-                w.str("key");
-                w.key(key);
-                w.str("compute_duration");
-                match compute_duration {
-                    Some(seconds) => w.float(*seconds),
-                    None => w.nil(),
-                }
-                if run {
-                    w.str("run_id");
-                    w.int(run_id.unwrap_or(-1));
-                }
-                self.cause(w, *stimulus_id);
-            }
+            } => self.long_running(w, key, *compute_duration, *run_id, *stimulus_id),
             FromWorker::Reschedule { key, stimulus_id } => {
                 self.head(w, "reschedule", 1);
                 w.str("key");
@@ -141,6 +128,30 @@ impl Dialect {
             _ => return false,
         }
         true
+    }
+
+    fn long_running(
+        &self,
+        w: &mut Writer,
+        key: &Key,
+        compute_duration: Option<f64>,
+        run_id: Option<i64>,
+        stimulus_id: Option<&str>,
+    ) {
+        let run = self.has(2025, 2, 0);
+        self.head(w, "long-running", 2 + usize::from(run));
+        w.str("key");
+        w.key(key);
+        w.str("compute_duration");
+        match compute_duration {
+            Some(seconds) => w.float(seconds),
+            None => w.nil(),
+        }
+        if run {
+            w.str("run_id");
+            w.int(run_id.unwrap_or(-1));
+        }
+        self.cause(w, stimulus_id);
     }
 
     fn finished(&self, c: &mut Composer, task: &TaskFinished<'_>) {
@@ -226,8 +237,6 @@ fn startstops(w: &mut Writer, all: &[StartStop<'_>]) {
 
 #[cfg(test)]
 mod tests {
-    use oxidask_key::Key;
-
     use super::*;
     use crate::message::ErrorObject;
     use crate::payload::Payload;

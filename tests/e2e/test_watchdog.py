@@ -22,5 +22,5 @@ def test_a_task_that_its_worker_forgot_is_run_again(new_cluster, release, tmp_pa
     found = re.search(r'^oxidask_watchdog_examinations_total\{verdict="unknown"\} (\S+)$', metrics, re.MULTILINE)
     assert found and float(found[1]) == 1, metrics
     (dump,) = tmp_path.glob("oxidask-watchdog-*.rec")
-    assert dump.read_bytes().startswith(b"oxidask-recording 1\n")
+    assert dump.read_bytes().startswith(b"oxidask-recording 2\n")
     assert "Watchdog: task 'waits' made no progress" in cluster.scheduler.text()

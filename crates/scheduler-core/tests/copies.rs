@@ -122,6 +122,26 @@ fn the_last_copy_is_never_asked_for() {
     env.expect(&["w0: acquire-replicas d"]);
 }
 
+/// Workers give up copies that they are told to, even if a task there is about to need them.
+#[test]
+fn copies_that_tasks_wait_for_are_not_asked_for() {
+    let mut env = TestEnv::cluster(&[1, 1]);
+    env.scatter("d", &[0, 1]);
+    env.submit(vec![task("x", &["d"])], &["x"]);
+    let busy = env.on("x").expect("sent to a worker");
+    env.forget_effects();
+    let drop = |worker| Event::RequestRemoveReplicas {
+        worker: WorkerId(worker),
+        keys: vec![key("d")],
+        stimulus_id: "drop".into(),
+    };
+    env.event(drop(busy));
+    env.expect(&[]);
+    assert_eq!(env.who_has("d"), [0, 1]);
+    env.event(drop(1 - busy));
+    env.expect(&[&format!("w{}: remove-replicas d", 1 - busy)]);
+}
+
 #[test]
 fn superfluous_copies_are_dropped_periodically() {
     let mut env = sized_cluster(&[10, 1000, 100]);

@@ -3,7 +3,7 @@
 
 mod env;
 
-use env::{ALICE, TestEnv, key, task, with};
+use env::{ALICE, TestEnv, address, key, task, with};
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, TaskError};
 use oxidask_scheduler_core::event::{Event, Verdict};
@@ -202,11 +202,21 @@ fn late_results_of_an_older_run_take_no_copy_from_tasks() {
     env.finish(second, "x");
     let other = 1 - second;
     env.forget_effects();
-    // The other one may have fetched the result since, for a task of its own.
     let late = env.finished(other, "x", old);
     env.event(Event::TaskFinished(Box::new(late.clone())));
     env.expect(&[&format!("w{other}: remove-replicas x")]);
     assert_eq!(env.who_has("x"), [second]);
+
+    // It may have fetched the result since, for a task of its own.
+    let there = TaskOptions {
+        workers: Some(vec![address(other)]),
+        ..TaskOptions::default()
+    };
+    env.submit(vec![with(task("y", &["x"]), there)], &["y"]);
+    assert_eq!(env.on("y"), Some(other));
+    env.forget_effects();
+    env.event(Event::TaskFinished(Box::new(late.clone())));
+    env.expect(&[]);
 
     env.add_keys(other, &["x"]);
     env.forget_effects();

@@ -53,10 +53,9 @@ impl Scheduler {
     }
 
     /// A worker reports a result that another one was faster with. It was told to let go of the task when
-    /// that was ordered, so what it holds by now may be a copy of the other's result that a task there
-    /// waits for: unlike with an order to free it, it keeps a copy that it needs, and says so.
+    /// that was ordered, so what it holds by now may be a copy of the other's result, for a task there.
     fn remove_redundant(&mut self, id: TaskId, worker: WorkerId) {
-        if self.tasks[id].who_has.contains(worker) {
+        if self.tasks[id].who_has.contains(worker) || self.is_waited_for_on(id, worker) {
             return;
         }
         let keys = vec![self.tasks[id].key.clone()];

@@ -3,13 +3,14 @@
 from distributed import protocol
 from distributed.protocol import to_serialize
 
-from oxidask_worker.tasks import described, failure, safe_sizeof
+from oxidask_worker.tasks import described, failure, loading, safe_sizeof
 
 
 def load(frames, keys):
     """Objects of an answer to `get_data`: what can be used, and what not."""
     try:
-        data = protocol.loads(frames)["data"]
+        with loading:
+            data = protocol.loads(frames)["data"]
     except Exception as exception:
         # Which of them it was is not known.
         error = failure(exception)

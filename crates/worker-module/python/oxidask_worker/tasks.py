@@ -31,6 +31,10 @@ thread_state = distributed.worker.thread_state
 # Since 2026.x `get_worker()` looks here, before that in `thread_state`.
 worker_cvar = getattr(distributed.worker, "_worker_cvar", None) or contextvars.ContextVar("unused")
 
+# Held while user data is unpickled, as if one thread did it, like in stock: an import that one thread has not finished
+# is no module to another yet, and pickle does not wait for the packages around it.
+loading = threading.RLock()
+
 # Pickles of types that results had, of which there are few.
 _types = {}
 
@@ -83,7 +87,8 @@ def success(value, start, stop):
 
 def load_node(pickled, buffers):
     """A task of releases since 2023.8.1 as a function of its inputs, and whether that is a coroutine function."""
-    node = protocol.pickle.loads(pickled, buffers=buffers)
+    with loading:
+        node = protocol.pickle.loads(pickled, buffers=buffers)
     if callable(node) and hasattr(node, "dependencies"):
         return node, bool(getattr(node, "is_coro", False))
     if isinstance(node, tuple) and len(node) == 3:
@@ -93,13 +98,14 @@ def load_node(pickled, buffers):
 
 def load_parts(frames):
     """A task of releases up to 2023.8.0: function, arguments and keyword arguments, or one serialised object."""
-    message = protocol.loads(frames)
-    run_spec = message.get("run_spec", message.get("task", distributed.worker.no_value))
-    if isinstance(run_spec, dict) and "function" in run_spec:
-        message, run_spec = run_spec, distributed.worker.no_value
-    parts = distributed.worker._deserialize(
-        message.get("function"), message.get("args"), message.get("kwargs"), run_spec
-    )
+    with loading:
+        message = protocol.loads(frames)
+        run_spec = message.get("run_spec", message.get("task", distributed.worker.no_value))
+        if isinstance(run_spec, dict) and "function" in run_spec:
+            message, run_spec = run_spec, distributed.worker.no_value
+        parts = distributed.worker._deserialize(
+            message.get("function"), message.get("args"), message.get("kwargs"), run_spec
+        )
     return _packed(*parts)
 
 

@@ -31,6 +31,7 @@ use event::{Event, StimulusId};
 use ids::{PeerId, Timestamp};
 use state::{PeerTable, Resources, RunQueue, Serving, Slots, TaskSet, TaskTable, Transfers};
 use status::WorkerStatus;
+use story::Transition;
 
 /// Output buffer of the core, owned by the caller and reused.
 pub type Effects = Vec<Effect>;
@@ -62,6 +63,8 @@ pub struct Worker {
 
     story: story::Story,
     transition_counter: u64,
+    /// Changes of states since [`Worker::take_transitions`]; none unless somebody wants to be told.
+    observed: Option<Vec<Transition>>,
     /// Tasks that changed in the event under way. Only while `validate` is set.
     changed: Vec<oxidask_key::Key>,
     violations: Vec<String>,
@@ -92,6 +95,7 @@ impl Worker {
             busy_peers: Vec::new(),
             story: story::Story::new(config.story_bytes),
             transition_counter: 0,
+            observed: None,
             changed: Vec::new(),
             violations: Vec::new(),
             now: Timestamp::default(),
@@ -159,6 +163,19 @@ impl Worker {
     /// it went on as best it could.
     pub fn take_violations(&mut self) -> Vec<String> {
         std::mem::take(&mut self.violations)
+    }
+
+    /// Whether changes of states are kept for [`Worker::take_transitions`].
+    pub fn observe_transitions(&mut self, wanted: bool) {
+        self.observed = wanted.then(|| self.observed.take().unwrap_or_default());
+    }
+
+    /// The changes of states since the last call, while they are observed.
+    pub fn take_transitions(&mut self) -> Vec<Transition> {
+        self.observed
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     fn violation(&mut self, what: String) {

@@ -30,6 +30,17 @@ pub enum Step {
     Told(&'static str),
 }
 
+/// A change of a task's state, for plugins of the worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Which.
+    pub key: Key,
+    /// From.
+    pub start: TaskState,
+    /// To.
+    pub finish: TaskState,
+}
+
 impl StoryEntry {
     /// Bytes this entry keeps alive. Keys and stimuli are shared between entries; they are counted each
     /// time, because in the end the log alone may hold them.

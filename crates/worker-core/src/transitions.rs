@@ -9,7 +9,7 @@ use crate::event::Datum;
 use crate::ids::{PeerId, TaskId};
 use crate::opaque::Opaque;
 use crate::state::Needs;
-use crate::story::{Step, StoryEntry};
+use crate::story::{Step, StoryEntry, Transition};
 use crate::task::TaskState::{self, *};
 
 impl Worker {
@@ -29,6 +29,13 @@ impl Worker {
             self.violation(format!("no transition from {start} to {state} ({key:?})"));
         }
         self.transition_counter += 1;
+        if let Some(observed) = &mut self.observed {
+            observed.push(Transition {
+                key: self.tasks[id].key.clone(),
+                start,
+                finish: state,
+            });
+        }
         self.tasks.set_state(id, state);
     }
 

@@ -6,6 +6,7 @@ use oxidask_key::Key;
 
 use crate::Worker;
 use crate::config::WorkerConfig;
+use crate::event::ComputeTask;
 use crate::ids::{AttemptId, RunId, TaskId, Timestamp};
 use crate::state::Task;
 use crate::status::WorkerStatus;
@@ -231,6 +232,16 @@ impl<'a> TaskView<'a> {
     /// Assignment under way.
     pub fn run_id(self) -> Option<RunId> {
         self.task.run_id
+    }
+
+    /// What was ordered, until the task begins.
+    pub fn order(self) -> Option<&'a ComputeTask> {
+        self.task.order.as_deref()
+    }
+
+    /// Whether the result is an actor.
+    pub fn is_actor(self) -> bool {
+        self.task.actor
     }
 
     /// Execution under way.

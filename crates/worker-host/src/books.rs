@@ -35,6 +35,8 @@ pub(crate) enum Input {
     Events(Vec<Event>),
     /// Asks, when all before it is applied.
     Ask(Question),
+    /// Whether the interpreter wants to be told of changes of states.
+    Observe(bool),
     /// `get_data` of somebody.
     GetData {
         /// Address it says it has.
@@ -157,6 +159,7 @@ impl Books {
     fn other(&mut self, input: Input) -> Option<()> {
         match input {
             Input::Ask(question) => question(&self.core),
+            Input::Observe(wanted) => self.core.observe_transitions(wanted),
             Input::Connected(scheduler) => {
                 self.scheduler = Some(scheduler);
                 self.speak();
@@ -214,6 +217,10 @@ impl Books {
                 // A thread goes on; what it returns is dropped when it comes.
                 Effect::Abandon { .. } => {}
             }
+        }
+        let transitions = self.core.take_transitions();
+        if !transitions.is_empty() {
+            self.interpreter.transitions(transitions);
         }
         for violation in self.core.take_violations() {
             tracing::error!("broken invariant of the worker's state: {violation}");

@@ -135,6 +135,23 @@ impl Handle {
         answer.await.ok()
     }
 
+    /// Like [`Handle::ask`], for threads that may wait. Not for those of the runtime.
+    pub fn ask_and_wait<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Worker) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, answer) = std::sync::mpsc::channel();
+        self.send(Input::Ask(Box::new(move |core| {
+            sender.send(question(core)).ok();
+        })));
+        answer.recv().ok()
+    }
+
+    /// Whether the interpreter is told of changes of states.
+    pub fn observe(&self, wanted: bool) {
+        self.send(Input::Observe(wanted));
+    }
+
     /// Makes the worker leave. The first reason counts.
     pub fn close(&self, reason: &str) {
         self.closing.send_if_modified(|closing| {

@@ -9,6 +9,7 @@ use oxidask_wire::Value;
 use oxidask_wire::message::order::OrderedSpec;
 use oxidask_worker_core::ids::AttemptId;
 use oxidask_worker_core::opaque::Opaque;
+use oxidask_worker_core::story::Transition;
 use tokio::sync::oneshot;
 
 /// Something in the store.
@@ -108,6 +109,9 @@ pub trait Interpreter: Send + Sync + 'static {
     /// The scheduler let this worker in (the reply to `register-worker`); resolves when its plugins
     /// are set up.
     fn registered(&self, frames: Vec<Bytes>) -> Answer<Reply>;
+
+    /// Tasks changed their states; only after [`crate::Handle::observe`].
+    fn transitions(&self, transitions: Vec<Transition>);
 
     /// Objects that nobody needs any more.
     fn release(&self, objects: Vec<Object>);

@@ -15,6 +15,7 @@ pub mod error;
 mod heartbeat;
 pub mod host;
 pub mod interpreter;
+pub mod introspection;
 mod listener;
 mod metrics;
 mod peers;

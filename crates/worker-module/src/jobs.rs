@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_wire::Value;
+use oxidask_worker_core::story::Transition;
 use oxidask_worker_host::interpreter::{Answer, Reply};
 use oxidask_worker_host::{Execution, Interpreter, Loaded, Object};
 use parking_lot::Mutex;
@@ -30,6 +31,7 @@ pub(crate) enum Job {
     Request(u64, Vec<Bytes>),
     Registered(u64, Vec<Bytes>),
     Stream(Vec<Bytes>),
+    Transitions(Vec<Transition>),
     Release(Vec<Object>),
     Closed(String),
 }
@@ -38,6 +40,8 @@ pub(crate) enum Job {
 pub(crate) struct Jobs {
     pub(crate) work: Queue<Work>,
     pub(crate) service: Queue<Job>,
+    /// What has to be begun in the order in which it came: messages for handlers, transitions.
+    pub(crate) ordered: Queue<Job>,
     owed: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     next: AtomicU64,
 }
@@ -47,6 +51,7 @@ impl Jobs {
         Self {
             work: Queue::new(),
             service: Queue::new(),
+            ordered: Queue::new(),
             owed: Mutex::default(),
             next: AtomicU64::new(0),
         }
@@ -71,6 +76,7 @@ impl Jobs {
     pub(crate) fn close(&self) {
         self.work.close();
         self.service.close();
+        self.ordered.close();
         self.owed.lock().clear();
     }
 }
@@ -97,18 +103,22 @@ impl Interpreter for Threads {
 
     fn request(&self, frames: Vec<Bytes>) -> Answer<Reply> {
         let (number, answer) = self.0.owe();
-        self.0.service.push(Job::Request(number, frames));
+        self.0.ordered.push(Job::Request(number, frames));
         answer
     }
 
     fn stream(&self, frames: Vec<Bytes>) {
-        self.0.service.push(Job::Stream(frames));
+        self.0.ordered.push(Job::Stream(frames));
     }
 
     fn registered(&self, frames: Vec<Bytes>) -> Answer<Reply> {
         let (number, answer) = self.0.owe();
-        self.0.service.push(Job::Registered(number, frames));
+        self.0.ordered.push(Job::Registered(number, frames));
         answer
+    }
+
+    fn transitions(&self, transitions: Vec<Transition>) {
+        self.0.ordered.push(Job::Transitions(transitions));
     }
 
     fn release(&self, objects: Vec<Object>) {

@@ -13,6 +13,7 @@ mod native;
 mod options;
 mod queue;
 mod settings;
+mod views;
 
 use std::ffi::CString;
 
@@ -22,11 +23,21 @@ use pyo3::types::PyModule;
 /// The Python half: name, name of the file for tracebacks, source. In the order in which they can be
 /// imported. `tasks` has a file name that the environment's own rules for tracebacks and profiles take
 /// for stock's worker: they cut everything down to the user's code.
-const SOURCES: [(&str, &str, &str); 6] = [
+const SOURCES: [(&str, &str, &str); 12] = [
     (
         "oxidask_worker",
         "oxidask_worker/__init__.py",
         include_str!("../python/oxidask_worker/__init__.py"),
+    ),
+    (
+        "oxidask_worker.context",
+        "oxidask_worker/context.py",
+        include_str!("../python/oxidask_worker/context.py"),
+    ),
+    (
+        "oxidask_worker.actors",
+        "oxidask_worker/actors.py",
+        include_str!("../python/oxidask_worker/actors.py"),
     ),
     (
         "oxidask_worker.tasks",
@@ -42,6 +53,26 @@ const SOURCES: [(&str, &str, &str); 6] = [
         "oxidask_worker.requests",
         "oxidask_worker/requests.py",
         include_str!("../python/oxidask_worker/requests.py"),
+    ),
+    (
+        "oxidask_worker.executors",
+        "oxidask_worker/executors.py",
+        include_str!("../python/oxidask_worker/executors.py"),
+    ),
+    (
+        "oxidask_worker.plugins",
+        "oxidask_worker/plugins.py",
+        include_str!("../python/oxidask_worker/plugins.py"),
+    ),
+    (
+        "oxidask_worker.introspection",
+        "oxidask_worker/introspection.py",
+        include_str!("../python/oxidask_worker/introspection.py"),
+    ),
+    (
+        "oxidask_worker.state",
+        "oxidask_worker/state.py",
+        include_str!("../python/oxidask_worker/state.py"),
     ),
     (
         "oxidask_worker.worker",
@@ -63,7 +94,8 @@ fn main(py: Python<'_>, words: Vec<String>) -> PyResult<()> {
     let mut module = None;
     for (name, file, source) in SOURCES {
         let text = |text: &str| CString::new(text).map_err(PyErr::from);
-        let loaded = PyModule::from_code(py, &text(source)?, &text(file)?, &text(name)?)?;
+        let source = edited(name, source);
+        let loaded = PyModule::from_code(py, &text(&source)?, &text(file)?, &text(name)?)?;
         if name == "oxidask_worker" {
             // Makes it a package, whose other modules are already there when they are asked for.
             loaded.setattr("__path__", Vec::<String>::new())?;
@@ -78,9 +110,25 @@ fn main(py: Python<'_>, words: Vec<String>) -> PyResult<()> {
     Ok(())
 }
 
+/// A debug build takes the Python half from the folder `OXIDASK_WORKER_SOURCES`, so that it can be edited
+/// without building it again.
+fn edited<'a>(name: &str, source: &'a str) -> std::borrow::Cow<'a, str> {
+    let folder = std::env::var_os("OXIDASK_WORKER_SOURCES").filter(|_| cfg!(debug_assertions));
+    let file = match name.split_once('.') {
+        Some((_, module)) => format!("{module}.py"),
+        None => "__init__.py".to_owned(),
+    };
+    let edited = folder.and_then(|folder| {
+        let path = std::path::Path::new(&folder).join(file);
+        std::fs::read_to_string(path).ok()
+    });
+    edited.map_or(source.into(), Into::into)
+}
+
 /// The module. Its name is that under which the launcher loads it.
 #[pymodule]
 fn _oxidask_worker(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_class::<views::Views>()?;
     module.add_class::<native::Native>()
 }

@@ -7,6 +7,7 @@ use oxidask_wire::message::order::OrderedSpec;
 use oxidask_wire::{Message, Value};
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::ids::AttemptId;
+use oxidask_worker_core::story::Transition;
 use oxidask_worker_host::interpreter::Run;
 use oxidask_worker_host::{Execution, Failure, Handle, Host, Loaded, Object, Success};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use crate::convert::{
 };
 use crate::jobs::{Job, Jobs, Threads, Work};
 use crate::settings::settings;
+use crate::views::Views;
 
 /// Threads of tokio; they never hold the interpreter.
 const RUNTIME_THREADS: usize = 2;
@@ -81,6 +83,11 @@ impl Native {
         }
     }
 
+    /// The state machine, to be looked at.
+    fn views(&self) -> Views {
+        Views::new(self.handle.clone())
+    }
+
     fn address(&self) -> &str {
         self.handle.address()
     }
@@ -101,9 +108,16 @@ impl Native {
         }
     }
 
-    /// Waits for something else to do, and does it. False: there will be no more.
-    fn serve_one(&self, py: Python<'_>) -> bool {
-        let Some(job) = py.detach(|| self.jobs.service.pop()) else {
+    /// Waits for something else to do, and does it. False: there will be no more. `ordered`: for the one
+    /// thread that does what has an order.
+    fn serve_one(&self, py: Python<'_>, ordered: bool) -> bool {
+        let jobs = &self.jobs;
+        let queue = if ordered {
+            &jobs.ordered
+        } else {
+            &jobs.service
+        };
+        let Some(job) = py.detach(|| queue.pop()) else {
             return false;
         };
         if let Err(error) = self.serve(py, job) {
@@ -242,6 +256,7 @@ impl Native {
             parts,
             inputs,
             value_to_py(py, &task.annotations)?,
+            task.actor,
         );
         self.hooks.bind(py).call_method1("run", arguments)
     }
@@ -308,6 +323,14 @@ impl Native {
             }
             Job::Stream(frames) => {
                 hooks.call_method1("stream", (frames_to_py(py, &frames)?,))?;
+            }
+            Job::Transitions(transitions) => {
+                let of = |t: &Transition| {
+                    let key = key_to_py(py, &t.key)?;
+                    Ok((key, t.start.as_str(), t.finish.as_str()))
+                };
+                let transitions: PyResult<Vec<_>> = transitions.iter().map(of).collect();
+                hooks.call_method1("transitions", (transitions?,))?;
             }
             // The interpreter is held, so this is where they go.
             Job::Release(objects) => drop(objects),

@@ -43,6 +43,8 @@ pub(crate) fn options<'py>(py: Python<'py>, words: &[String]) -> PyResult<Bound<
         MemoryLimit::Fraction(part) => dict.set_item("memory_limit", part)?,
         MemoryLimit::Bytes(bytes) => dict.set_item("memory_limit", bytes)?,
     }
+    dict.set_item("preload", &args.preload)?;
+    dict.set_item("preload_argv", &args.preload_argv)?;
     dict.set_item("warnings", warnings)?;
     dict.set_item("refused", refused(&args))?;
     Ok(dict)
@@ -82,10 +84,7 @@ fn without_effect(args: &WorkerArgs) -> Vec<String> {
         ),
         (lifetime, "--lifetime and its companions"),
         (args.worker_class.is_some(), "--worker-class"),
-        (
-            !args.preload.is_empty() || !args.preload_nanny.is_empty(),
-            "--preload",
-        ),
+        (!args.preload_nanny.is_empty(), "--preload-nanny"),
         (args.pid_file.is_some(), "--pid-file"),
         (args.scheduler_sni.is_some(), "--scheduler-sni"),
         (

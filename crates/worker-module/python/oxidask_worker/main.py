@@ -44,6 +44,9 @@ class Hooks:
         self.load, self.dump = data.load, data.dump
         self.request, self.stream = self.requests.begin, self.requests.stream
 
+    def transitions(self, transitions):
+        self.worker.asyncio_loop.call_soon_threadsafe(self.worker.notify_of_transitions, transitions)
+
     def registered(self, number, frames):
         """The scheduler has let this worker in."""
         loop = self.worker.asyncio_loop
@@ -60,7 +63,11 @@ class Hooks:
 
     def closed(self, reason):
         self.ended = reason
-        self.worker.loop.add_callback(self.worker.loop.stop)
+        self.worker.loop.add_callback(self._tear_down)
+
+    async def _tear_down(self):
+        await self.worker.tear_down()
+        self.worker.loop.stop()
 
 
 def address_of(options):
@@ -101,6 +108,12 @@ def memory_limit_of(options, nthreads):
     return int(given) if given else None
 
 
+def preloads_of(options):
+    """Modules, files or URLs to load, and their words."""
+    preload = options["preload"] or dask.config.get("distributed.worker.preload", [])
+    return preload, options["preload_argv"] or dask.config.get("distributed.worker.preload-argv", [])
+
+
 def seconds(name, default):
     value = dask.config.get(name, default)
     return parse_timedelta(value, "s")
@@ -138,19 +151,8 @@ def settings_of(options):
     }
 
 
-class Kept(logging.Handler):
-    """Keeps log lines for `get_logs`."""
-
-    def __init__(self, worker):
-        super().__init__()
-        self.worker = worker
-
-    def emit(self, record):
-        self.worker.keep_log(record)
-
-
-def serve(native):
-    while native.serve_one():
+def serve(native, ordered):
+    while native.serve_one(ordered):
         pass
 
 
@@ -170,13 +172,12 @@ def start(native_class, options):
     hooks = Hooks()
     native = native_class(msgpack.packb(settings, use_bin_type=True), hooks)
     worker = Worker(native, loop, settings)
-    if worker.name is None:
-        worker.name = worker.address
     hooks.bind(worker)
-    logging.getLogger("distributed").addHandler(Kept(worker))
     worker.executor.start()
-    for number in range(SERVICE_THREADS):
-        threading.Thread(target=serve, args=(native,), name=f"Oxidask-Service-{number}", daemon=True).start()
+    for number in range(SERVICE_THREADS + 1):
+        # The first one does what has an order.
+        words = (native, number == 0)
+        threading.Thread(target=serve, args=words, name=f"Oxidask-Service-{number}", daemon=True).start()
     logger.info("      Start worker at: %26s", worker.address)
     logger.info("         Listening to: %26s", worker.address)
     logger.info("          Worker name: %26s", worker.name)
@@ -190,7 +191,13 @@ def start(native_class, options):
         worker.asyncio_loop.add_signal_handler(number, native.close, f"signal {number}")
 
     async def begin():
-        await worker.rpc.start()
+        try:
+            await worker.start(*preloads_of(options))
+        except Exception as exception:
+            # Stock ends, too, when a preload can not be loaded.
+            logger.exception("the worker could not be started")
+            hooks.ended = f"error: {exception!r}"
+            return loop.stop()
         native.register()
 
     loop.add_callback(begin)

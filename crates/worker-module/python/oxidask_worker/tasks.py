@@ -5,7 +5,6 @@ tracebacks and profiles at the user's code hold for them, too.
 """
 
 import asyncio
-import contextvars
 import inspect
 import pickle
 import threading
@@ -16,6 +15,10 @@ from dask.utils import typename
 from distributed import protocol
 from distributed.metrics import time
 from distributed.sizeof import sizeof
+from distributed.utils_comm import pack_data
+
+from oxidask_worker.actors import with_proxies
+from oxidask_worker.context import inside, thread_state, worker_cvar
 
 try:
     from distributed.sizeof import safe_sizeof
@@ -26,10 +29,6 @@ try:
     from distributed import Reschedule
 except ImportError:
     from distributed.worker import Reschedule
-
-thread_state = distributed.worker.thread_state
-# Since 2026.x `get_worker()` looks here, before that in `thread_state`.
-worker_cvar = getattr(distributed.worker, "_worker_cvar", None) or contextvars.ContextVar("unused")
 
 # Held while user data is unpickled, as if one thread did it, like in stock: an import that one thread has not finished
 # is no module to another yet, and pickle does not wait for the packages around it.
@@ -58,7 +57,11 @@ def described(value):
 
 def failure(exception, start=None, stop=None):
     """What the scheduler is told of an exception that is being handled."""
-    message = distributed.core.error_message(exception)
+    return failure_of(distributed.core.error_message(exception), exception, start, stop, threading.get_ident())
+
+
+def failure_of(message, exception, start, stop, thread):
+    """The same, of an exception that `error_message` has described."""
     pickled = _bytes(message["exception"])
     traceback = message.get("traceback")
     # Releases before 2021.08 have no texts.
@@ -71,7 +74,7 @@ def failure(exception, start=None, stop=None):
         message.get("traceback_text") or "",
         start,
         stop,
-        threading.get_ident(),
+        thread,
     )
 
 
@@ -97,28 +100,59 @@ def load_node(pickled, buffers):
 
 
 def load_parts(frames):
+    """A task of releases up to 2023.8.0 as a function of its inputs."""
+    return _packed(*load_call(frames))
+
+
+def load_call(frames):
     """A task of releases up to 2023.8.0: function, arguments and keyword arguments, or one serialised object."""
     with loading:
         message = protocol.loads(frames)
         run_spec = message.get("run_spec", message.get("task", distributed.worker.no_value))
         if isinstance(run_spec, dict) and "function" in run_spec:
             message, run_spec = run_spec, distributed.worker.no_value
-        parts = distributed.worker._deserialize(
+        return distributed.worker._deserialize(
             message.get("function"), message.get("args"), message.get("kwargs"), run_spec
         )
-    return _packed(*parts)
+
+
+def filled(args, kwargs, inputs):
+    """Arguments with the inputs in the place of their keys."""
+    types = (bytes, str, tuple)
+    return pack_data(args or (), inputs, key_types=types), pack_data(kwargs or {}, inputs, key_types=types)
 
 
 def _packed(function, args, kwargs):
-    from distributed.utils_comm import pack_data
-
     def call(inputs):
-        types = (bytes, str, tuple)
-        return function(
-            *pack_data(args or (), inputs, key_types=types), **pack_data(kwargs or {}, inputs, key_types=types)
-        )
+        words, named = filled(args, kwargs, inputs)
+        return function(*words, **named)
 
     return call, inspect.iscoroutinefunction(function)
+
+
+def elsewhere(pickled, buffers, parts, inputs):
+    """The words for an executor that is another process: a function of the environment's, which it can import."""
+    if pickled is not None:
+        with loading:
+            node = protocol.pickle.loads(pickled, buffers=buffers)
+        if hasattr(node, "dependencies"):
+            return distributed.worker._run_task_simple, node, inputs, 0
+        function, args, kwargs = node
+    else:
+        function, args, kwargs = load_call(parts)
+    args, kwargs = filled(args, kwargs, inputs)
+    return distributed.worker.apply_function_simple, function, args, kwargs, 0
+
+
+def outcome_of(message):
+    """What `elsewhere` returned, as `Native.finish` takes it."""
+    times = message["start"], message["stop"]
+    if message["op"] == "task-finished":
+        return success(message["result"], *times)
+    exception = message["actual_exception"]
+    if isinstance(exception, Reschedule):
+        return ("reschedule",)
+    return failure_of(message, exception, *times, message["thread"])
 
 
 class Runner:
@@ -127,8 +161,27 @@ class Runner:
     def __init__(self, worker):
         self.worker = worker
 
-    def run(self, attempt, key, pickled, buffers, parts, inputs, annotations):
+    def run(self, attempt, key, pickled, buffers, parts, inputs, annotations, actor=False):
         """What became of the task; None if that is told later, with `Native.finish`."""
+        worker = self.worker
+        if worker.state.actors:
+            inputs = with_proxies(inputs, worker)
+        if annotations and "executor" in annotations:
+            name = annotations["executor"]
+            if name != "default":
+                return self._run_in(name, attempt, key, pickled, buffers, parts, inputs, actor)
+        outcome = self.run_here(attempt, key, pickled, buffers, parts, inputs, actor)
+        return self.kept(outcome, key) if actor else outcome
+
+    def kept(self, outcome, key):
+        """The outcome with what the store is to have in the place of an actor."""
+        if outcome is None or outcome[0] != "ok":
+            return outcome
+        worker = self.worker
+        return ("ok", worker.state.actors.keep(outcome[1], worker.address, key), *outcome[2:])
+
+    def run_here(self, attempt, key, pickled, buffers, parts, inputs, actor):
+        """Runs the task on this thread; None if that is told later."""
         worker = self.worker
         thread_state.start_time = time()
         thread_state.execution_state = worker.execution_state
@@ -138,7 +191,7 @@ class Runner:
         worker.active_threads[thread] = key
         token = worker_cvar.set(worker)
         try:
-            return self._run(attempt, pickled, buffers, parts, inputs, annotations)
+            return self._run(attempt, key, pickled, buffers, parts, inputs, actor)
         except (SystemExit, KeyboardInterrupt) as exception:
             worker.native.close(f"a task raised {exception!r}")
             return failure(exception)
@@ -149,17 +202,13 @@ class Runner:
                 del worker.attempts[key]
             del thread_state.start_time, thread_state.execution_state, thread_state.key
 
-    def _run(self, attempt, pickled, buffers, parts, inputs, annotations):
+    def _run(self, attempt, key, pickled, buffers, parts, inputs, actor):
         start = time()
         try:
-            executor = (annotations or {}).get("executor", "default")
-            if executor != "default":
-                raise NotImplementedError(
-                    f"the native worker has no executor {executor!r} yet; its only one is 'default'"
-                )
             call, is_coroutine = load_parts(parts) if pickled is None else load_node(pickled, buffers)
             if is_coroutine:
-                asyncio.run_coroutine_threadsafe(self._run_async(attempt, call, inputs), self.worker.asyncio_loop)
+                coroutine = self._run_async(attempt, key, call, inputs, actor)
+                asyncio.run_coroutine_threadsafe(coroutine, self.worker.asyncio_loop)
                 return None
             start = time()
             value = call(inputs)
@@ -172,16 +221,50 @@ class Runner:
         except BaseException as exception:
             return failure(exception, start, time())
 
-    async def _run_async(self, attempt, call, inputs):
+    async def _run_async(self, attempt, key, call, inputs, actor):
+        worker = self.worker
         start = time()
-        token = worker_cvar.set(self.worker)
+        worker.attempts[key] = attempt
         try:
-            value = await call(inputs)
+            with inside(worker):
+                value = await call(inputs)
             outcome = success(value, start, time())
         except Reschedule:
             outcome = ("reschedule",)
+        except asyncio.CancelledError as exception:
+            # The worker ends, which is not the task's fault.
+            outcome = ("reschedule",) if worker.is_closing else failure(exception, start, time())
         except BaseException as exception:
             outcome = failure(exception, start, time())
         finally:
-            worker_cvar.reset(token)
-        self.worker.native.finish(attempt, outcome)
+            if worker.attempts.get(key) == attempt:
+                del worker.attempts[key]
+        worker.native.finish(attempt, self.kept(outcome, key) if actor else outcome)
+
+    def _run_in(self, name, attempt, key, pickled, buffers, parts, inputs, actor):
+        """Gives the task to an executor that is not the threads of `Native.run_one`."""
+        try:
+            executor = self.worker.executors.get(name)
+            if executor is None:
+                known = sorted(self.worker.executors)
+                raise ValueError(f"Invalid executor {name!r}; expected one of: {known}")
+            if "ThreadPoolExecutor" in str(type(executor)):
+                work = self.run_here, attempt, key, pickled, buffers, parts, inputs, actor
+            else:
+                work = elsewhere(pickled, buffers, parts, inputs)
+            future = executor.submit(*work)
+        except Exception as exception:
+            return failure(exception)
+
+        def done(future):
+            try:
+                outcome = future.result()
+                if isinstance(outcome, dict):
+                    outcome = outcome_of(outcome)
+            except BaseException as exception:
+                outcome = failure(exception)
+            if outcome is not None:
+                self.worker.native.finish(attempt, self.kept(outcome, key) if actor else outcome)
+
+        future.add_done_callback(done)
+        return None

@@ -1,29 +1,31 @@
-"""The object that tasks, plugins and `Client.run` see as the worker: stock's documented surface, as far as it is there.
+"""The object that tasks, plugins and `Client.run` see as the worker: stock's documented surface.
 
 What stock's own class does with nothing but that surface is taken from the environment's `distributed`, so that it is
 that release's behaviour. What is missing raises an error that says so.
 """
 
+import asyncio
 import collections
-import concurrent.futures
 import inspect
-import itertools
 import logging
-import os
 import threading
-from collections.abc import Mapping
+import types
 
 import dask
 import distributed.core
 import distributed.worker
-from distributed import profile
+from distributed import preloading, profile
+from distributed.comm import get_address_host_port
 from distributed.core import ConnectionPool, Status
 from distributed.metrics import time
 from distributed.security import Security
-from distributed.threadpoolexecutor import thread_state
-from distributed.versions import get_versions
 
+from oxidask_worker import actors
 from oxidask_worker.data import frames_of
+from oxidask_worker.executors import Executor, executors
+from oxidask_worker.introspection import Introspection
+from oxidask_worker.plugins import Plugins
+from oxidask_worker.state import WorkerState
 from oxidask_worker.tasks import described, safe_sizeof
 
 logger = logging.getLogger("distributed.worker")
@@ -32,197 +34,140 @@ logger = logging.getLogger("distributed.worker")
 BORROWED = (
     "_get_client",
     "_get_cause",
-    "client",
-    "get_current_task",
-    "plugin_add",
-    "plugin_remove",
-    "gather",
-    "upload_file",
-    "get_call_stack",
-    "get_profile",
-    "get_profile_metadata",
-    "cycle_profile",
-    "trigger_profile",
-)
-
-# Operations that stock has and that are not built.
-UNBUILT = (
-    "actor_execute",
-    "actor_attribute",
+    "_setup_logging",
     "benchmark_disk",
     "benchmark_memory",
     "benchmark_network",
-    "dump_state",
+    "client",
+    "cycle_profile",
+    "gather",
+    "get_call_stack",
+    "get_current_task",
+    "get_logs",
     "get_monitor_info",
-    "get_story",
+    "get_profile",
+    "get_profile_metadata",
+    "log_event",
+    "logs",
+    "send_to_worker",
+    "trigger_profile",
+    "upload_file",
 )
 
-
-class Data(Mapping):
-    """`Worker.data`: what is in the store, read-only."""
-
-    def __init__(self, native):
-        self._native = native
-
-    def __getitem__(self, key):
-        return self._native.get(key)
-
-    def __iter__(self):
-        return iter(self._native.keys())
-
-    def __len__(self):
-        return self._native.count()
-
-    def __contains__(self, key):
-        return self._native.has(key)
-
-    def __repr__(self):
-        return f"<data of the native worker: {len(self)} keys>"
+# Seconds that plugins, preloads and clients are given when the worker ends.
+PATIENCE = 10
 
 
-class State:
-    """`Worker.state`: numbers and data; the tasks are in Rust and can not be looked at yet."""
+class Stream:
+    """`Worker.batched_stream`: the way for messages to the scheduler."""
 
     def __init__(self, worker):
         self._worker = worker
-        self.actors = {}
 
-    @property
-    def nthreads(self):
-        return self._worker.nthreads
-
-    @property
-    def address(self):
-        return self._worker.address
-
-    @property
-    def data(self):
-        return self._worker.data
-
-    @property
-    def total_resources(self):
-        return self._worker.total_resources
-
-    @property
-    def tasks(self):
-        raise NotImplementedError("the native worker does not show its tasks to Python yet")
+    def send(self, *messages):
+        for message in messages:
+            self._worker.batched_send(message)
 
 
-class Executor(concurrent.futures.Executor):
-    """The worker's threads, with what `secede` and `rejoin` of the environment need of them."""
+class Extensions(dict):
+    """`Worker.extensions`. Older releases have a list of classes that enter themselves where they belong."""
 
-    _numbers = itertools.count()
-
-    def __init__(self, native, threads):
-        self._native, self._max_workers = native, threads
-        self._threads = set()
-        self._rejoin_list, self._rejoin_lock = [], threading.Lock()
-
-    def submit(self, function, /, *args, **kwargs):
-        future = concurrent.futures.Future()
-
-        def call():
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(function(*args, **kwargs))
-                except BaseException as exception:
-                    future.set_exception(exception)
-
-        self._native.call(call)
-        return future
-
-    def start(self):
-        while len(self._threads) < self._max_workers:
-            self._adjust_thread_count()
-
-    def _adjust_thread_count(self):
-        if len(self._threads) < self._max_workers:
-            name = f"Dask-Default-Threads-{os.getpid()}-{next(self._numbers)}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._threads.add(thread)
-            thread.start()
-
-    def _work(self):
-        thread_state.proceed = True
-        thread_state.executor = self
-        while thread_state.proceed:
-            with self._rejoin_lock:
-                if self._rejoin_list:
-                    # One that has seceded comes back, in the place of this one.
-                    thread, event = self._rejoin_list.pop()
-                    self._threads.add(thread)
-                    self._threads.discard(threading.current_thread())
-                    event.set()
-                    return
-            if not self._native.run_one():
-                return
+    @classmethod
+    def of(cls, worker):
+        found = cls()
+        worker.extensions = found
+        classes = getattr(distributed.worker, "DEFAULT_EXTENSIONS", {})
+        if isinstance(classes, dict):
+            found.update({name: extension(worker) for name, extension in classes.items()})
+        else:
+            for extension in classes:
+                extension(worker)
+        return found
 
 
-class NativeWorker:
+class NativeWorker(Introspection, Plugins):
     """What stock's Worker shows. One per process."""
 
     def __init__(self, native, loop, settings):
-        self.native = native
+        self.native, self.views, self.settings = native, native.views(), settings
         self.loop = self.io_loop = loop
         self.asyncio_loop = loop.asyncio_loop
-        self.name = settings["name"]
+        self.thread_id = threading.get_ident()
+        self.name = self.address if settings["name"] is None else settings["name"]
         self.nthreads = settings["nthreads"]
         self.memory_limit = settings["memory_limit"]
-        self.local_directory = settings["local_directory"]
+        self.local_directory = self.local_dir = settings["local_directory"]
         self.total_resources = settings["resources"]
-        self.security = Security()
-        self.connection_args = self.security.get_connection_args("worker")
-        self.rpc = ConnectionPool(deserialize=True, timeout=30)
-        self.scheduler = self.rpc(settings["scheduler"])
-        self.data = Data(native)
-        self.state = State(self)
-        group = getattr(distributed.core, "AsyncTaskGroup", None)
-        self._ongoing_background_tasks = group() if group else None
-        self.executor = Executor(native, self.nthreads)
-        self.executors = {"default": self.executor}
-        self.execution_state = {"scheduler": settings["scheduler"], "ioloop": loop, "worker": self}
-        self.status = Status.init
-        self.plugins, self.extensions, self.services = {}, {}, {}
-        self.active_threads, self.active_threads_lock = {}, threading.Lock()
+        self.plugins, self.services, self.stream_comms = {}, {}, {}
+        self.periodic_callbacks = {}
         # Executions under way by key.
         self.attempts = {}
         self.scheduler_delay = 0
         self.nanny = None
-        self.low_level_profiler = False
         self.digests = None
+        self.is_closing = False
+        self._setup_logging(logger)
+        self._set_up_network(settings)
+        self._set_up_profile()
+        self.executor = Executor(native, self.nthreads)
+        self.executors = executors(self.executor)
+        self.execution_state = {"scheduler": self.scheduler.address, "ioloop": loop, "worker": self}
+        self.active_threads, self.active_threads_lock = {}, threading.Lock()
+        self.state = WorkerState(self)
+        self.memory_manager = types.SimpleNamespace(memory_limit=self.memory_limit, data=self.data)
+        self._client, self._lock = None, threading.RLock()
+        self._ended = asyncio.Event()
+        self.blocked_handlers = dask.config.get("distributed.worker.blocked-handlers", [])
+        self.stream_handlers = {}
+        self.handlers = self._handlers()
+        self.batched_stream = Stream(self)
+        Extensions.of(self)
+        distributed.worker.Worker._instances.add(self)
+
+    def _set_up_network(self, settings):
+        self.security = Security()
+        self.connection_args = self.security.get_connection_args("worker")
+        self.rpc = ConnectionPool(deserialize=True, timeout=30, connection_args=self.connection_args)
+        self.scheduler = self.rpc(settings["scheduler"])
+        self.ip, self.port = get_address_host_port(self.address)
+        group = getattr(distributed.core, "AsyncTaskGroup", None)
+        self._ongoing_background_tasks = group() if group else None
+
+    def _set_up_profile(self):
+        self.low_level_profiler = dask.config.get("distributed.worker.profile.low-level", False)
         self.profile_keys = collections.defaultdict(profile.create)
         length = dask.config.get("distributed.admin.low-level-log-length", 1000)
         self.profile_keys_history = collections.deque(maxlen=length)
         self.profile_history = collections.deque(maxlen=length)
         self.profile_recent = profile.create()
-        self.blocked_handlers = dask.config.get("distributed.worker.blocked-handlers", [])
-        self._client, self._lock = None, threading.RLock()
-        self.stream_handlers = {}
-        self.handlers = {
-            "gather": self.gather,
-            "run": self.run,
-            "run_coroutine": self.run,
-            "update_data": self.update_data,
-            "upload_file": self.upload_file,
-            "plugin-add": self.plugin_add,
-            "plugin_add": self.plugin_add,
-            "plugin-remove": self.plugin_remove,
-            "plugin_remove": self.plugin_remove,
-            "versions": self.versions,
-            "get_logs": self.get_logs,
+
+    def _handlers(self):
+        """Operations that are not Rust's. Plugins may add to them."""
+        return {
+            "actor_attribute": self.actor_attribute,
+            "actor_execute": self.actor_execute,
+            "benchmark_disk": self.benchmark_disk,
+            "benchmark_memory": self.benchmark_memory,
+            "benchmark_network": self.benchmark_network,
             "call_stack": self.get_call_stack,
+            "dump_state": self.dump_state,
+            "gather": self.gather,
+            "get_logs": self.get_logs,
+            "get_monitor_info": self.get_monitor_info,
+            "get_story": self.get_story,
+            "plugin-add": self.plugin_add,
+            "plugin-remove": self.plugin_remove,
+            "plugin_add": self.plugin_add,
+            "plugin_remove": self.plugin_remove,
             "profile": self.get_profile,
             "profile_metadata": self.get_profile_metadata,
+            "run": self.run,
+            "run_coroutine": self.run,
             "set_resources": self.set_resources,
-            **{name: self._unbuilt(name) for name in UNBUILT},
+            "update_data": self.update_data,
+            "upload_file": self.upload_file,
+            "versions": self.versions,
         }
-        self._log = collections.deque(maxlen=length)
-
-    def _unbuilt(self, name):
-        def handler(**_):
-            raise NotImplementedError(f"the native worker does not have {name!r} yet")
-
-        return handler
 
     @property
     def address(self):
@@ -234,83 +179,123 @@ class NativeWorker:
     def id(self):
         return self.native.id()
 
+    @property
+    def data(self):
+        return self.state.data
+
+    @property
+    def tasks(self):
+        return self.state.tasks
+
+    @property
+    def actors(self):
+        return self.state.actors
+
+    @property
+    def status(self):
+        if self._ended.is_set():
+            return Status.closed
+        if self.is_closing:
+            return Status.closing
+        return Status[self.views.status() or "closing"]
+
+    @status.setter
+    def status(self, status):
+        name = getattr(status, "name", status)
+        self.views.set_status(name, f"worker-status-change-{time()}")
+
     def __repr__(self):
-        return f"<Worker {self.address!r}, name: {self.name}, status: {self.status.name}, native>"
-
-    def keys(self):
-        return list(self.data)
-
-    def identity(self):
-        return {
-            "type": "Worker",
-            "id": self.id,
-            "scheduler": self.scheduler.address,
-            "nthreads": self.nthreads,
-            "memory_limit": self.memory_limit,
-        }
-
-    def versions(self, packages=None):
-        return get_versions(packages=packages)
+        name = "" if self.name == self.address else f", name: {self.name}"
+        return f"<Worker {self.address!r}{name}, status: {self.status.name}, stored: {len(self.data)}, native>"
 
     async def run(self, function, args=(), kwargs=None, wait=True):
-        return await distributed.worker.run(self, None, function, args=args, kwargs=kwargs, wait=wait)
+        return await distributed.worker.run(self, None, function, args=args, kwargs=kwargs or {}, wait=wait)
+
+    run_coroutine = run
+
+    def actor_execute(self, actor=None, function=None, args=(), kwargs=None):
+        return actors.execute(self, actor, function, args, kwargs)
+
+    def actor_attribute(self, actor=None, attribute=None):
+        return actors.attribute(self, actor, attribute)
 
     def update_data(self, data, report=False, stimulus_id=None, serializers=None):
         sizes = {key: int(safe_sizeof(value)) for key, value in data.items()}
         self.native.update_data([(key, value, sizes[key], *described(value)) for key, value in data.items()], report)
         return {"nbytes": sizes, "status": "OK"}
 
-    def set_resources(self, **resources):
+    async def set_resources(self, **resources):
         self.total_resources = {**self.total_resources, **resources}
-        self.native.set_resources(resources)
-        return self.scheduler.set_resources(resources=self.total_resources, worker=self.address)
+        self.native.set_resources(list(resources.items()))
+        await self.scheduler.set_resources(resources=self.total_resources, worker=self.address)
 
-    def log_event(self, topic, msg):
-        self.native.say(frames_of([{"op": "log-event", "topic": topic, "msg": msg}]))
+    def batched_send(self, message):
+        """Says something on the stream to the scheduler. From any thread."""
+        self.native.say(frames_of([message]))
 
     def handle_stimulus(self, *events):
         """`secede()` of the environment comes here; nothing else of the state machine is Python's."""
         for event in events:
             if type(event).__name__ != "SecedeEvent":
                 raise NotImplementedError(f"the native worker takes no {type(event).__name__} from Python")
-            attempt = self.attempts.get(event.key)
-            if attempt is not None:
-                self.native.secede(attempt, event.compute_duration)
+            self._secede(event.key, event.compute_duration)
 
-    def get_logs(self, start=0, n=None, timestamps=False):
-        records = list(self._log)[::-1][start : None if n is None else start + n]
-        if timestamps:
-            return [(created, level, text) for created, level, text in records]
-        return [(level, text) for _, level, text in records]
+    def maybe_transition_long_running(self, task, compute_duration=None, **_):
+        """What `secede()` calls in releases before 2022."""
+        self._secede(getattr(task, "key", task), compute_duration)
 
-    def keep_log(self, record):
-        text = f"{record.name} - {record.levelname} - {record.getMessage()}"
-        self._log.append((record.created, record.levelname, text))
+    def _secede(self, key, seconds):
+        attempt = self.attempts.get(key)
+        if attempt is not None:
+            self.native.secede(attempt, seconds)
 
     def digest_metric(self, name, value):
         """Digests are not sent yet."""
 
+    async def start(self, preload, preload_argv):
+        """What comes before the registration."""
+        await self.rpc.start()
+        self.preloads = preloading.process_preloads(self, preload, preload_argv, file_dir=self.local_directory)
+        if hasattr(self.preloads, "start"):
+            await self.preloads.start()
+        else:
+            for one in self.preloads:
+                await one.start()
+
     async def close(self, *_, reason="worker-close", **__):
         self.native.close(reason)
+        await self.finished()
+        return "OK"
 
-    async def set_up_plugins(self, plugins):
-        """Those of the scheduler, before the first task."""
-        self.status = Status.running
-        if isinstance(plugins, Mapping):
-            pairs = list(plugins.items())
+    async def finished(self):
+        await self._ended.wait()
+
+    async def tear_down(self):
+        """After the last task, with the scheduler not there any more."""
+        self.is_closing = True
+        for callback in self.periodic_callbacks.values():
+            callback.stop()
+        try:
+            await asyncio.wait_for(self._tear_down(), PATIENCE)
+        except Exception:
+            logger.exception("plugins and preloads could not be torn down in order")
+        self._ended.set()
+
+    async def _tear_down(self):
+        await self.tear_down_plugins()
+        if hasattr(self.preloads, "teardown"):
+            await self.preloads.teardown()
         else:
-            pairs = [
-                (one.get("name"), one["plugin"]) if isinstance(one, dict) else (None, one) for one in plugins or ()
-            ]
-        for name, plugin in pairs:
-            result = self.plugin_add(name=name, plugin=plugin)
-            if inspect.isawaitable(result):
-                await result
+            for one in reversed(self.preloads):
+                await one.teardown()
+        for client in list(distributed.worker.Worker._initialized_clients):
+            client._asynchronous = True
+            closing = client.close()
+            if inspect.isawaitable(closing):
+                await closing
 
     async def watch_threads(self, interval, cycle):
         """Samples what the threads do, for `Client.profile`."""
-        import asyncio
-
         last = time()
         while True:
             await asyncio.sleep(interval)
@@ -323,8 +308,12 @@ class NativeWorker:
 def _borrow():
     stock = distributed.worker.Worker
     found = {name: inspect.getattr_static(stock, name) for name in BORROWED if hasattr(stock, name)}
-    return {name: method for name, method in found.items() if name not in NativeWorker.__dict__}
+    return {name: method for name, method in found.items() if not hasattr(NativeWorker, name)}
 
 
 # Its name is part of the protocol (`identity`).
 Worker = type("Worker", (NativeWorker,), _borrow())
+
+if hasattr(distributed.worker.Worker, "register"):
+    # `isinstance(get_worker(), distributed.Worker)` holds.
+    distributed.worker.Worker.register(Worker)

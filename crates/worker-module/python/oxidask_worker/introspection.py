@@ -1,0 +1,75 @@
+"""What the worker tells of itself on request: identity, stories, dumps, measurements."""
+
+import dask
+from distributed.system_monitor import SystemMonitor
+from distributed.utils import recursive_to_dict
+from distributed.versions import get_versions
+
+INTERVAL_OF_MONITOR = 0.5
+
+
+class Introspection:
+    """The part of the worker that answers such requests."""
+
+    _monitor = None
+
+    def keys(self):
+        return list(self.data)
+
+    def versions(self, packages=None):
+        return get_versions(packages=packages)
+
+    def identity(self):
+        return {
+            "type": "Worker",
+            "id": self.id,
+            "scheduler": self.scheduler.address,
+            "nthreads": self.nthreads,
+            "memory_limit": self.memory_limit,
+        }
+
+    async def get_story(self, keys_or_stimuli=(), **_):
+        return self.state.story(*keys_or_stimuli)
+
+    def story(self, *keys):
+        return self.state.story(*keys)
+
+    def stateof(self, key):
+        task = self.state.tasks[key]
+        return {
+            "executing": task.state == "executing",
+            "waiting_for_data": bool(task.waiting_for_data),
+            "heap": task.state in ("ready", "constrained"),
+            "data": key in self.data,
+        }
+
+    def dump_state(self, exclude=()):
+        """Everything, in stock's form, for cluster dumps."""
+        info = {
+            **self.identity(),
+            "address": self.address,
+            "status": self.status.name,
+            "thread_id": self.thread_id,
+            "logs": self.get_logs(),
+            "config": dask.config.config,
+            "transfer_incoming_log": [],
+            "transfer_outgoing_log": [],
+            **self.state._to_dict(exclude=exclude),
+            "max_spill": False,
+        }
+        return recursive_to_dict({name: value for name, value in info.items() if name not in exclude}, exclude=exclude)
+
+    _to_dict = dump_state
+
+    @property
+    def monitor(self):
+        """Measures the process from the first look on."""
+        if self._monitor is None:
+            self._monitor = SystemMonitor()
+            self._monitor.update()
+            self.loop.add_callback(self._measure)
+        return self._monitor
+
+    def _measure(self):
+        self._monitor.update()
+        self.loop.call_later(INTERVAL_OF_MONITOR, self._measure)

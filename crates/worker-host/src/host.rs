@@ -140,7 +140,7 @@ impl Handle {
         &self,
         question: impl FnOnce(&Worker) -> T + Send + 'static,
     ) -> Option<T> {
-        let (sender, answer) = std::sync::mpsc::channel();
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
         self.send(Input::Ask(Box::new(move |core| {
             sender.send(question(core)).ok();
         })));

@@ -78,6 +78,14 @@ pub enum Event {
         /// Cause.
         stimulus_id: StimulusId,
     },
+    /// The memory guard measured. A worker that runs pauses when memory is short, one that is paused
+    /// resumes when it is not; whatever else it is up to (leaving, above all) goes on.
+    MemoryPressure {
+        /// Whether memory is short (`worker.memory.pause`).
+        short: bool,
+        /// Cause.
+        stimulus_id: StimulusId,
+    },
     /// Abstract resources of this worker changed (`Worker.set_resources`).
     SetResources {
         /// New totals; names not listed stay.

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Something of the shell that only passes through: a run spec, a result, what a task left behind for
 /// its `task-finished` or `task-erred`. The core clones and drops it, nothing else, and keeps none of it
@@ -32,6 +32,28 @@ impl Opaque {
     /// The shared value, if it is a `T`.
     pub fn arc<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         Arc::clone(&self.0).downcast().ok()
+    }
+
+    /// Remembers it without keeping it.
+    pub fn downgrade(&self) -> WeakOpaque {
+        WeakOpaque(Arc::downgrade(&self.0))
+    }
+}
+
+/// Finds an [`Opaque`] again as long as somebody holds it.
+#[derive(Clone)]
+pub struct WeakOpaque(Weak<dyn Any + Send + Sync>);
+
+impl WeakOpaque {
+    /// The value, if anybody still holds it.
+    pub fn upgrade(&self) -> Option<Opaque> {
+        self.0.upgrade().map(Opaque)
+    }
+}
+
+impl fmt::Debug for WeakOpaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakOpaque")
     }
 }
 

@@ -211,6 +211,33 @@ fn a_paused_worker_begins_nothing_and_goes_on_with_what_runs() {
 }
 
 #[test]
+fn short_memory_pauses_what_runs_and_holds_nobody_who_leaves() {
+    let mut env = TestEnv::new(1);
+    let pressure = |env: &mut TestEnv, short| {
+        env.event(Event::MemoryPressure {
+            short,
+            stimulus_id: "memory".into(),
+        });
+    };
+    pressure(&mut env, false);
+    env.expect(&[]);
+    pressure(&mut env, true);
+    pressure(&mut env, true);
+    env.expect(&["status paused"]);
+    env.compute("x", &[]);
+    env.expect(&[]);
+    pressure(&mut env, false);
+    env.expect(&["status running", "run x"]);
+    for status in [WorkerStatus::ClosingGracefully, WorkerStatus::Closing] {
+        env.status(status);
+        env.forget_effects();
+        pressure(&mut env, true);
+        pressure(&mut env, false);
+        env.expect(&[]);
+    }
+}
+
+#[test]
 fn there_is_no_way_back_from_closing() {
     let mut env = TestEnv::new(1);
     env.status(WorkerStatus::Closing);

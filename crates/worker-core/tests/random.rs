@@ -487,6 +487,10 @@ impl World {
     fn apply_to_worker(&mut self, op: Op) {
         let stimulus_id = "s".into();
         match op {
+            Op::Status(pick) if pick >= 192 => self.event(Event::MemoryPressure {
+                short: pick % 2 == 0,
+                stimulus_id,
+            }),
             Op::Status(pick) => {
                 let all = [
                     WorkerStatus::Running,

@@ -19,8 +19,9 @@ use tokio::task::AbortHandle;
 use crate::clock::{now, stimulus, until};
 use crate::host::Handle;
 use crate::interpreter::{Execution, Failure, Interpreter, Object};
+use crate::memory::LoadError;
 use crate::peers::Peers;
-use crate::store::Store;
+use crate::store::{Held, Kind, Store};
 use crate::translate::report;
 
 /// Most inputs that are taken out of the queue at once.
@@ -56,7 +57,7 @@ pub(crate) enum Input {
 /// Answer to `get_data`.
 pub(crate) enum Served {
     /// What of it is here. [`Event::DataSent`] is due.
-    Data(RequestId, Vec<(Key, Object)>),
+    Data(RequestId, Vec<(Key, Held)>),
     /// Too many requests at once.
     Busy,
 }
@@ -202,11 +203,12 @@ impl Books {
                         task.abort();
                     }
                 }
-                Effect::Store { key, value, .. } => {
-                    if let Some(object) = value.get::<Object>() {
-                        self.released.extend(self.store.insert(key, object.clone()));
-                    }
-                }
+                Effect::Store {
+                    key,
+                    value,
+                    nbytes,
+                    actor,
+                } => self.store(key, &value, nbytes, actor),
                 Effect::Drop { key } => self.released.extend(self.store.remove(&key)),
                 Effect::ServeData { request, keys } => self.serve(request, keys),
                 Effect::RefuseData { request } => {
@@ -228,6 +230,17 @@ impl Books {
         self.speak();
     }
 
+    fn store(&mut self, key: Key, value: &Opaque, nbytes: u64, actor: bool) {
+        let Some(object) = value.get::<Object>().cloned() else {
+            return;
+        };
+        let memory = self.handle.memory();
+        let large = nbytes > memory.most_managed();
+        let old = self.store.insert(key, object, nbytes, actor, large);
+        self.released.extend(old);
+        memory.check();
+    }
+
     /// Sends what was said in this batch as one message.
     fn speak(&mut self) {
         let Some(scheduler) = &self.scheduler else {
@@ -236,13 +249,13 @@ impl Books {
         if self.said.is_empty() {
             return;
         }
-        let stored: Vec<Option<Object>> = self.said.iter().map(|(msg, _)| self.held(msg)).collect();
+        let stored: Vec<Option<Kind>> = self.said.iter().map(|(msg, _)| self.held(msg)).collect();
         let release = self.dialect.release();
         let batch: Vec<_> = self
             .said
             .iter()
             .zip(&stored)
-            .filter_map(|((msg, cause), object)| report(msg, cause, &release, object.as_ref()))
+            .filter_map(|((msg, cause), kind)| report(msg, cause, &release, kind.as_ref()))
             .collect();
         scheduler
             .send(self.dialect.encode_scheduler_batch(&batch))
@@ -251,54 +264,48 @@ impl Books {
         self.said.clear();
     }
 
-    /// The object that a message is about which does not bring it along.
-    fn held(&self, msg: &SchedulerMsg) -> Option<Object> {
+    /// The type of what a message is about that does not bring it along.
+    fn held(&self, msg: &SchedulerMsg) -> Option<Kind> {
         match msg {
             SchedulerMsg::TaskFinished {
                 key, report: None, ..
-            } => self.store.get(key),
+            } => self.store.kind(key),
             _ => None,
         }
     }
 
     fn execute(&mut self, attempt: AttemptId, task: ComputeTask) {
         let Some(spec) = task.run_spec.arc::<OrderedSpec>() else {
-            return self.fail(attempt, "the run spec of this task is not one");
+            return fail(&self.handle, attempt, "the run spec of this task is not one");
         };
         let mut inputs = Vec::with_capacity(task.inputs.len());
         for input in &task.inputs {
-            let Some(object) = self.store.get(&input.key) else {
-                return self.fail(attempt, "an input of this task is not in the store");
+            let Some(held) = self.store.get(&input.key) else {
+                let what = "an input of this task is not in the store";
+                return fail(&self.handle, attempt, what);
             };
-            inputs.push((input.key.clone(), object));
+            inputs.push((input.key.clone(), held));
         }
         let annotations = task.annotations.as_ref().and_then(Opaque::get::<Value>);
-        self.interpreter.execute(Execution {
+        let mut execution = Execution {
             attempt,
             key: task.key,
             spec,
-            inputs,
+            inputs: Vec::with_capacity(inputs.len()),
             actor: task.actor,
             annotations: annotations.cloned().unwrap_or_default(),
-        });
-    }
-
-    /// A task that can not begin, which is a bug of ours.
-    fn fail(&self, attempt: AttemptId, what: &str) {
-        tracing::error!("{what} ({attempt:?})");
-        let exception = oxidask_wire::pickle::Exception::runtime_error(what);
-        let report = Opaque::new(Failure {
-            exception: exception.pickle(),
-            traceback: None,
-            exception_text: exception.repr(),
-            traceback_text: String::new(),
-            run: None,
-        });
-        self.handle.event(Event::Executed {
-            attempt,
-            outcome: Outcome::Failed { report },
-            stimulus_id: stimulus("execute-unknown-error"),
-        });
+        };
+        let here = |(_, held): &(Key, Held)| matches!(held, Held::Here(_));
+        if inputs.iter().all(here) && self.handle.memory().has_room() {
+            let here = inputs.into_iter().filter_map(|(key, held)| match held {
+                Held::Here(object) => Some((key, object)),
+                Held::Spilled(_) => None,
+            });
+            execution.inputs.extend(here);
+            return self.interpreter.execute(execution);
+        }
+        let (handle, interpreter) = (self.handle.clone(), Arc::clone(&self.interpreter));
+        tokio::spawn(execute_with_memory(handle, interpreter, execution, inputs));
     }
 
     fn gather(&mut self, transfer: TransferId, worker: Arc<str>, keys: Vec<Key>) {
@@ -331,4 +338,46 @@ impl Books {
             self.handle.event(Event::DataSent { request });
         }
     }
+}
+
+/// Begins a task when there is room for its result, and all its inputs are in memory.
+async fn execute_with_memory(
+    handle: Handle,
+    interpreter: Arc<dyn Interpreter>,
+    mut execution: Execution,
+    inputs: Vec<(Key, Held)>,
+) {
+    handle.memory().room().await;
+    for (key, held) in inputs {
+        match handle.memory().load(&key, held).await {
+            Ok(object) => execution.inputs.push((key, object)),
+            Err(LoadError::Unpickle { failure, .. }) => {
+                interpreter.release(execution.inputs.into_iter().map(|(_, o)| o).collect());
+                return handle.executed(execution.attempt, Err(*failure));
+            }
+            Err(error) => {
+                interpreter.release(execution.inputs.into_iter().map(|(_, o)| o).collect());
+                return fail(&handle, execution.attempt, &error.to_string());
+            }
+        }
+    }
+    interpreter.execute(execution);
+}
+
+/// A task that can not begin: a bug of ours, or data that is lost.
+fn fail(handle: &Handle, attempt: AttemptId, what: &str) {
+    tracing::error!("{what} ({attempt:?})");
+    let exception = oxidask_wire::pickle::Exception::runtime_error(what);
+    let report = Opaque::new(Failure {
+        exception: exception.pickle(),
+        traceback: None,
+        exception_text: exception.repr(),
+        traceback_text: String::new(),
+        run: None,
+    });
+    handle.event(Event::Executed {
+        attempt,
+        outcome: Outcome::Failed { report },
+        stimulus_id: stimulus("execute-unknown-error"),
+    });
 }

@@ -63,7 +63,10 @@ async fn once(
     let args = Value::map([
         ("address", Value::from(handle.address())),
         ("now", at.0.into()),
-        ("metrics", meter.metrics(&figures, &settings.release)),
+        (
+            "metrics",
+            meter.metrics(&figures, handle.store().sizes(), &settings.release),
+        ),
         ("executing", executing),
         ("extensions", Value::Map(Vec::new())),
     ]);

@@ -17,6 +17,7 @@ use crate::clock::stimulus;
 use crate::error::StartError;
 use crate::interpreter::{Failure, Interpreter, Object, Success};
 use crate::listener::listen;
+use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::scheduler;
 use crate::settings::Settings;
@@ -35,6 +36,7 @@ struct Identity {
     address: Arc<str>,
     id: String,
     store: Store,
+    memory: Arc<Memory>,
 }
 
 impl Handle {
@@ -51,6 +53,11 @@ impl Handle {
     /// The data here.
     pub fn store(&self) -> &Store {
         &self.identity.store
+    }
+
+    /// What keeps the data within its limits, and brings back what is on disk.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.identity.memory
     }
 
     /// What a thread made of an execution.
@@ -204,12 +211,19 @@ impl Host {
         let address: Arc<str> = format!("tcp://{host}:{port}").into();
         let (queue, inputs) = mpsc::unbounded_channel();
         let store = Store::default();
+        let memory = Memory::new(
+            settings.memory.clone(),
+            store.clone(),
+            Arc::clone(&interpreter),
+            &settings.local_directory,
+        );
         let handle = Handle {
             queue,
             identity: Arc::new(Identity {
                 address: Arc::clone(&address),
                 id: format!("Worker-{}", uuid::Uuid::new_v4()),
                 store: store.clone(),
+                memory: Arc::clone(&memory),
             }),
             closing: watch::Sender::new(None),
         };
@@ -229,6 +243,8 @@ impl Host {
             Dialect::for_release(&settings.release),
         );
         tokio::spawn(books.run(inputs));
+        tokio::spawn(Arc::clone(&memory).spill());
+        tokio::spawn(crate::memory::watch(memory, handle.clone()));
         let settings = Arc::new(settings);
         tokio::spawn(listen(
             listener,

@@ -112,6 +112,15 @@ pub trait Interpreter: Send + Sync + 'static {
 
     /// Tasks changed their states; only after [`crate::Handle::observe`].
     fn transitions(&self, transitions: Vec<Transition>);
+    /// Pickles an object for the disk (frames, of which Python may share the memory); an error is the
+    /// printed traceback.
+    fn pack(&self, object: Object) -> Answer<Result<Vec<Bytes>, String>>;
+
+    /// The object of frames that [`Self::pack`] made.
+    fn unpack(&self, frames: Vec<Bytes>) -> Answer<Result<Opaque, Failure>>;
+
+    /// Lets go of objects and, if `collect`, collects garbage; the answer comes when it is done.
+    fn forget(&self, objects: Vec<Object>, collect: bool) -> Answer<()>;
 
     /// Objects that nobody needs any more.
     fn release(&self, objects: Vec<Object>);

@@ -3,7 +3,8 @@
 //!
 //! From the outside in: [`host`] starts everything and is the handle that threads of Python hold;
 //! [`scheduler`] registers and carries the stream; `heartbeat`, `metrics`; `listener` and `requests`
-//! serve callers; `peers` fetches data; `books` owns the state machine and the store. What only Python
+//! serve callers; `peers` fetches data; `books` owns the state machine and the `store`; [`memory`] keeps
+//! data and process within their limits. What only Python
 //! can do goes through one trait, [`interpreter::Interpreter`], which `worker-module` implements.
 //!
 //! Reading order: [`settings`], [`interpreter`], `books`, [`host`].
@@ -17,6 +18,7 @@ pub mod host;
 pub mod interpreter;
 pub mod introspection;
 mod listener;
+pub mod memory;
 mod metrics;
 mod peers;
 mod requests;
@@ -28,4 +30,4 @@ mod translate;
 pub use host::{Handle, Host};
 pub use interpreter::{Execution, Failure, Interpreter, Loaded, Object, Success};
 pub use settings::Settings;
-pub use store::Store;
+pub use store::{Held, Store};

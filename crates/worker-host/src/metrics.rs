@@ -8,6 +8,7 @@ use oxidask_worker_core::Worker;
 use oxidask_worker_core::task::TaskState;
 
 use crate::clock::now;
+use crate::store::Sizes;
 
 /// Ticks per second of the times in `/proc`; the same on every Linux.
 const TICKS: f64 = 100.0;
@@ -95,8 +96,8 @@ impl Meter {
         }
     }
 
-    /// The metrics for a scheduler of this release. Spilling does not exist yet, so it is 0.
-    pub(crate) fn metrics(&mut self, figures: &Figures, release: &Release) -> Value {
+    /// The metrics for a scheduler of this release.
+    pub(crate) fn metrics(&mut self, figures: &Figures, sizes: Sizes, release: &Release) -> Value {
         let (at, counters) = (Instant::now(), Counters::read());
         let seconds = at.duration_since(self.at).as_secs_f64().max(1e-3);
         let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
@@ -112,7 +113,12 @@ impl Meter {
             rate(counters.written, last.written),
         );
         let empty = || Value::Map(Vec::new());
-        let spilled = || Value::map([("memory", 0), ("disk", 0)]);
+        let spilled = || {
+            Value::map([
+                ("memory", sizes.spilled_memory),
+                ("disk", sizes.spilled_disk),
+            ])
+        };
         let mut metrics = Value::map([
             (
                 "bandwidth",
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn the_process_is_measured() {
         let figures = Figures::of(&Worker::new(Default::default()));
-        let metrics = Meter::new().metrics(&figures, &Release::NEWEST);
+        let metrics = Meter::new().metrics(&figures, Sizes::default(), &Release::NEWEST);
         let number = |name: &str| metrics.get(name).and_then(Value::as_f64);
         assert!(number("memory").is_some_and(|bytes| bytes > 1e5));
         assert!(number("num_fds").is_some_and(|count| count > 2.0));
@@ -221,7 +227,7 @@ mod tests {
     fn names_are_those_of_the_release() {
         let figures = Figures::of(&Worker::new(Default::default()));
         let mut meter = Meter::new();
-        let mut has = |release, name: &str| meter.metrics(&figures, &release).get(name).is_some();
+        let mut has = |release, name: &str| meter.metrics(&figures, Sizes::default(), &release).get(name).is_some();
         assert!(has(Release::new(2, 30, 1), "executing"));
         assert!(!has(Release::new(2, 30, 1), "task_counts"));
         assert!(has(Release::NEWEST, "task_counts"));

@@ -15,8 +15,9 @@ use crate::books::{Input, Served};
 use crate::clock::stimulus;
 use crate::error::PeerError;
 use crate::host::Handle;
-use crate::interpreter::Interpreter;
+use crate::interpreter::{Interpreter, Object};
 use crate::settings::Settings;
+use crate::store::Held;
 
 /// How long a caller of `get_data` may take to say that it has it, after it was written.
 const ACKNOWLEDGE: Duration = Duration::from_secs(300);
@@ -169,8 +170,8 @@ impl Server {
             unlimited: request.args.get("max_connections") == Some(&Value::Bool(false)),
             answer: sender,
         });
-        let (id, data) = match answer.await {
-            Ok(Served::Data(id, data)) => (id, data),
+        let (id, held) = match answer.await {
+            Ok(Served::Data(id, held)) => (id, held),
             Ok(Served::Busy) | Err(_) => {
                 return Ok(Answer::Value(Value::map([("status", "busy")])));
             }
@@ -178,6 +179,7 @@ impl Server {
         // However it ends, also when this connection's task is dropped.
         let _sent = Sent(&self.handle, id);
         let serializers = request.serializers.clone();
+        let data = self.in_memory(held).await;
         let Ok(Some(frames)) = self.interpreter.dump(data, serializers).await else {
             let error = Exception::runtime_error("the data can not be serialised");
             return Ok(Answer::Value(self.error(&error)));
@@ -191,6 +193,24 @@ impl Server {
             }
             Err(_) => Err(PeerError::NoStatus),
         }
+    }
+
+    /// What can be brought back into memory. The rest is lost: the scheduler is told.
+    async fn in_memory(&self, held: Vec<(Key, Held)>) -> Vec<(Key, Object)> {
+        let mut data = Vec::with_capacity(held.len());
+        for (key, held) in held {
+            match self.handle.memory().load(&key, held).await {
+                Ok(object) => data.push((key, object)),
+                Err(error) => {
+                    tracing::error!(target: "distributed.spill", "{error}");
+                    self.handle.event(Event::RemoveReplicas {
+                        keys: vec![key],
+                        stimulus_id: stimulus("spilled-data-lost"),
+                    });
+                }
+            }
+        }
+        data
     }
 }
 

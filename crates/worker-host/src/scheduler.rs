@@ -116,7 +116,7 @@ async fn register(
     let mut connection =
         Connection::connect(&settings.scheduler, &connect_options(settings)).await?;
     let figures = handle.ask(Figures::of).await.unwrap_or_default();
-    let metrics = Meter::new().metrics(&figures, &settings.release);
+    let metrics = Meter::new().metrics(&figures, handle.store().sizes(), &settings.release);
     let request = registration(settings, handle, metrics);
     connection.send(&Message::from_value(&request)).await?;
     let reply = connection.read().await?;

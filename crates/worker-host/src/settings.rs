@@ -6,6 +6,8 @@ use std::time::Duration;
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 
+use crate::memory::MemorySettings;
+
 /// Settings of one worker process.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,6 +37,8 @@ pub struct Settings {
     pub versions: Value,
     /// Time for a connection (`distributed.comm.timeouts.connect`).
     pub connect_timeout: Duration,
+    /// When data goes to disk, and when the worker pauses.
+    pub memory: MemorySettings,
     /// Settings of the state machine; address, threads and resources are filled in from above.
     pub core: WorkerConfig,
 }
@@ -55,6 +59,7 @@ impl Default for Settings {
             death_timeout: None,
             versions: Value::Map(Vec::new()),
             connect_timeout: Duration::from_secs(30),
+            memory: MemorySettings::default(),
             core: WorkerConfig::default(),
         }
     }

@@ -11,6 +11,7 @@ use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_core::status::WorkerStatus;
 
 use crate::interpreter::{Failure, Object, Run};
+use crate::store::Kind;
 
 /// What an order means.
 pub(crate) enum Meaning {
@@ -104,7 +105,7 @@ pub(crate) fn report<'a>(
     msg: &'a SchedulerMsg,
     stimulus_id: &'a str,
     release: &Release,
-    stored: Option<&'a Object>,
+    stored: Option<&'a Kind>,
 ) -> Option<FromWorker<'a>> {
     let cause = Some(stimulus_id);
     Some(match msg {
@@ -115,13 +116,16 @@ pub(crate) fn report<'a>(
             report,
         } => {
             let finished = report.as_ref().and_then(|report| report.get::<Finished>());
-            let object = finished.map(|f| &f.object).or(stored)?;
+            let (type_pickle, typename) = match finished {
+                Some(finished) => (&finished.object.type_pickle, &finished.object.typename),
+                None => stored.map(|kind| (&kind.type_pickle, &kind.typename))?,
+            };
             FromWorker::TaskFinished(TaskFinished {
                 key: key.clone(),
                 run_id: run_id.map(|id| id.0),
                 nbytes: Some(*nbytes),
-                type_: Some(&object.type_pickle),
-                typename: Some(&object.typename),
+                type_: Some(type_pickle),
+                typename: Some(typename),
                 startstops: Some(startstops(finished.map(|f| f.run))),
                 metadata: Value::Nil,
                 thread: finished.and_then(|f| f.run.thread),

@@ -27,6 +27,7 @@ impl Worker {
             Event::RefreshWhoHas { who_has, .. } => self.refresh_who_has(&who_has),
             Event::RemoveWorker { worker, .. } => self.remove_worker(&worker),
             Event::SetStatus { status, .. } => self.set_status(status),
+            Event::MemoryPressure { short, .. } => self.memory_pressure(short),
             Event::SetResources { resources, .. } => self.set_resources(&resources),
             Event::UpdateData { data, report, .. } => self.update_data(data, report),
             Event::Executed {
@@ -63,6 +64,7 @@ fn stimulus_of(event: &Event) -> Option<&StimulusId> {
         | Event::RefreshWhoHas { stimulus_id, .. }
         | Event::RemoveWorker { stimulus_id, .. }
         | Event::SetStatus { stimulus_id, .. }
+        | Event::MemoryPressure { stimulus_id, .. }
         | Event::SetResources { stimulus_id, .. }
         | Event::UpdateData { stimulus_id, .. }
         | Event::Executed { stimulus_id, .. }

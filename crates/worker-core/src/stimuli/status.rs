@@ -18,6 +18,14 @@ impl Worker {
         self.tell(SchedulerMsg::StatusChanged { status });
     }
 
+    pub(super) fn memory_pressure(&mut self, short: bool) {
+        match (self.status, short) {
+            (WorkerStatus::Running, true) => self.set_status(WorkerStatus::Paused),
+            (WorkerStatus::Paused, false) => self.set_status(WorkerStatus::Running),
+            _ => {}
+        }
+    }
+
     pub(super) fn set_resources(&mut self, resources: &[(Arc<str>, f64)]) {
         for (name, total) in resources {
             self.resources.set_total(name, *total);

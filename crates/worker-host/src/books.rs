@@ -276,7 +276,11 @@ impl Books {
 
     fn execute(&mut self, attempt: AttemptId, task: ComputeTask) {
         let Some(spec) = task.run_spec.arc::<OrderedSpec>() else {
-            return fail(&self.handle, attempt, "the run spec of this task is not one");
+            return fail(
+                &self.handle,
+                attempt,
+                "the run spec of this task is not one",
+            );
         };
         let mut inputs = Vec::with_capacity(task.inputs.len());
         for input in &task.inputs {
@@ -355,9 +359,16 @@ async fn execute_with_memory(
                 interpreter.release(execution.inputs.into_iter().map(|(_, o)| o).collect());
                 return handle.executed(execution.attempt, Err(*failure));
             }
+            Err(LoadError::Ending) => return,
             Err(error) => {
+                tracing::error!(target: "distributed.spill", "{error}");
                 interpreter.release(execution.inputs.into_iter().map(|(_, o)| o).collect());
-                return fail(&handle, execution.attempt, &error.to_string());
+                // Somebody makes it anew, and then the task is ordered again.
+                handle.event(Event::RemoveReplicas {
+                    keys: vec![key],
+                    stimulus_id: stimulus("spilled-data-lost"),
+                });
+                return handle.rescheduled(execution.attempt);
             }
         }
     }

@@ -227,7 +227,12 @@ mod tests {
     fn names_are_those_of_the_release() {
         let figures = Figures::of(&Worker::new(Default::default()));
         let mut meter = Meter::new();
-        let mut has = |release, name: &str| meter.metrics(&figures, Sizes::default(), &release).get(name).is_some();
+        let mut has = |release, name: &str| {
+            meter
+                .metrics(&figures, Sizes::default(), &release)
+                .get(name)
+                .is_some()
+        };
         assert!(has(Release::new(2, 30, 1), "executing"));
         assert!(!has(Release::new(2, 30, 1), "task_counts"));
         assert!(has(Release::NEWEST, "task_counts"));

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_wire::Value;
+use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_core::story::Transition;
 use oxidask_worker_host::interpreter::{Answer, Reply};
-use oxidask_worker_host::{Execution, Interpreter, Loaded, Object};
+use oxidask_worker_host::{Execution, Failure, Interpreter, Loaded, Object};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
@@ -32,6 +33,10 @@ pub(crate) enum Job {
     Registered(u64, Vec<Bytes>),
     Stream(Vec<Bytes>),
     Transitions(Vec<Transition>),
+    Pack(Object, oneshot::Sender<Result<Vec<Bytes>, String>>),
+    Unpack(Vec<Bytes>, oneshot::Sender<Result<Opaque, Failure>>),
+    /// With whether garbage is to be collected.
+    Forget(Vec<Object>, bool, oneshot::Sender<()>),
     Release(Vec<Object>),
     Closed(String),
 }
@@ -119,6 +124,24 @@ impl Interpreter for Threads {
 
     fn transitions(&self, transitions: Vec<Transition>) {
         self.0.ordered.push(Job::Transitions(transitions));
+    }
+
+    fn pack(&self, object: Object) -> Answer<Result<Vec<Bytes>, String>> {
+        let (sender, answer) = oneshot::channel();
+        self.0.service.push(Job::Pack(object, sender));
+        answer
+    }
+
+    fn unpack(&self, frames: Vec<Bytes>) -> Answer<Result<Opaque, Failure>> {
+        let (sender, answer) = oneshot::channel();
+        self.0.service.push(Job::Unpack(frames, sender));
+        answer
+    }
+
+    fn forget(&self, objects: Vec<Object>, collect: bool) -> Answer<()> {
+        let (sender, answer) = oneshot::channel();
+        self.0.service.push(Job::Forget(objects, collect, sender));
+        answer
     }
 
     fn release(&self, objects: Vec<Object>) {

@@ -25,7 +25,13 @@ where
             tracing::Level::WARN => "WARNING",
             other => other.as_str(),
         };
-        write!(writer, "{now} - distributed.worker - {level} - ")?;
+        let target = event.metadata().target();
+        // Ours are not names that anybody configures.
+        let name = match target.starts_with("distributed.") {
+            true => target,
+            false => "distributed.worker",
+        };
+        write!(writer, "{now} - {name} - {level} - ")?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

@@ -7,9 +7,11 @@ use oxidask_wire::message::order::OrderedSpec;
 use oxidask_wire::{Message, Value};
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::ids::AttemptId;
+use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_core::story::Transition;
 use oxidask_worker_host::interpreter::Run;
-use oxidask_worker_host::{Execution, Failure, Handle, Host, Loaded, Object, Success};
+use oxidask_worker_host::memory::spilled::Spilled;
+use oxidask_worker_host::{Execution, Failure, Handle, Held, Host, Loaded, Object, Success};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -173,15 +175,35 @@ impl Native {
 
     /// An object of the store.
     fn get<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match self.handle.store().get(&key_from_py(key)?) {
-            Some(object) => held(py, &object),
+        let name = key_from_py(key)?;
+        match self.handle.store().get(&name) {
+            Some(Held::Here(object)) => held(py, &object),
+            Some(Held::Spilled(file)) => self.restored(py, &name, &file),
             None => Err(PyKeyError::new_err(key.clone().unbind())),
         }
     }
 
     fn has(&self, key: &Bound<'_, PyAny>) -> bool {
         let key = key_from_py(key);
-        key.is_ok_and(|key| self.handle.store().get(&key).is_some())
+        key.is_ok_and(|key| self.handle.store().contains(&key))
+    }
+
+    /// Names of what is on disk.
+    fn keys_on_disk<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let keys = self.handle.store().keys_on_disk();
+        let keys: PyResult<Vec<_>> = keys.iter().map(|key| key_to_py(py, key)).collect();
+        PyList::new(py, keys?)
+    }
+
+    /// `(bytes in memory, bytes on disk of the estimate, bytes of the files)`.
+    fn sizes(&self) -> (u64, u64, u64) {
+        let sizes = self.handle.store().sizes();
+        (sizes.memory, sizes.spilled_memory, sizes.spilled_disk)
+    }
+
+    /// `(activity, unit, value)` of all that spilling has done.
+    fn spilling(&self) -> Vec<(&'static str, &'static str, f64)> {
+        self.handle.memory().cumulative()
     }
 
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -261,6 +283,42 @@ impl Native {
         self.hooks.bind(py).call_method1("run", arguments)
     }
 
+    /// Brings back what is on disk, on a thread that holds the interpreter.
+    fn restored<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        file: &Arc<Spilled>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let memory = self.handle.memory();
+        if let Some(object) = file.object() {
+            memory.restored(key, file, &object);
+            return held(py, &object);
+        }
+        let frames = py.detach(|| memory.read_blocking(key, file));
+        let frames = frames.map_err(|error| PyOSError::new_err(error.to_string()))?;
+        let value = self.unpacked(py, &frames)?;
+        let value = value.map_err(|failure| PyOSError::new_err(failure.exception_text))?;
+        let object = file.object_of(Opaque::new(value.clone().unbind()));
+        memory.restored(key, file, &object);
+        Ok(value)
+    }
+
+    fn unpacked<'py>(
+        &self,
+        py: Python<'py>,
+        frames: &[bytes::Bytes],
+    ) -> PyResult<Result<Bound<'py, PyAny>, Failure>> {
+        let hooks = self.hooks.bind(py);
+        let unpacked = hooks.call_method1("unpack", (frames_to_py(py, frames)?,))?;
+        let (value, error): (Bound<'py, PyAny>, Option<Bound<'py, PyTuple>>) =
+            unpacked.extract()?;
+        Ok(match error {
+            None => Ok(value),
+            Some(error) => Err(failure(&error)?),
+        })
+    }
+
     fn ended(&self, attempt: AttemptId, outcome: &Bound<'_, PyTuple>) -> PyResult<()> {
         let what = outcome.get_item(0)?;
         let what = what.cast::<PyString>()?.to_cow()?;
@@ -331,6 +389,30 @@ impl Native {
                 };
                 let transitions: PyResult<Vec<_>> = transitions.iter().map(of).collect();
                 hooks.call_method1("transitions", (transitions?,))?;
+            }
+            Job::Pack(object, answer) => {
+                let packed = hooks.call_method1("pack", (held(py, &object)?,))?;
+                let (frames, error): (Option<Bound<'_, PyAny>>, Option<String>) =
+                    packed.extract()?;
+                answer
+                    .send(match frames {
+                        Some(frames) => Ok(frames_from_py(&frames)?),
+                        None => Err(error.unwrap_or_default()),
+                    })
+                    .ok();
+            }
+            Job::Unpack(frames, answer) => {
+                let value = self.unpacked(py, &frames)?;
+                answer
+                    .send(value.map(|value| Opaque::new(value.unbind())))
+                    .ok();
+            }
+            Job::Forget(objects, collect, answer) => {
+                drop(objects);
+                if collect {
+                    hooks.call_method0("collect")?;
+                }
+                answer.send(()).ok();
             }
             // The interpreter is held, so this is where they go.
             Job::Release(objects) => drop(objects),

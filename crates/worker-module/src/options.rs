@@ -87,10 +87,6 @@ fn without_effect(args: &WorkerArgs) -> Vec<String> {
         (!args.preload_nanny.is_empty(), "--preload-nanny"),
         (args.pid_file.is_some(), "--pid-file"),
         (args.scheduler_sni.is_some(), "--scheduler-sni"),
-        (
-            args.memory_limit != MemoryLimit::Unlimited,
-            "--memory-limit: it is told to the scheduler, nothing is spilled and nothing pauses",
-        ),
     ];
     let given = given.into_iter().filter(|(given, _)| *given);
     given

@@ -5,6 +5,7 @@ use std::time::Duration;
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 use oxidask_worker_host::Settings;
+use oxidask_worker_host::memory::{Compression, MemorySettings, Thresholds};
 
 /// Reads the map that `main.settings_of` makes.
 pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
@@ -43,7 +44,14 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
         versions: map.get("versions").cloned().unwrap_or_default(),
         connect_timeout: Duration::try_from_secs_f64(number("connect_timeout").unwrap_or(30.0))
             .map_err(|error| error.to_string())?,
+        memory: memory(map.get("memory").unwrap_or(&Value::Nil), memory_limit)?,
         core: WorkerConfig {
+            incoming_bytes_limit: memory_limit
+                .zip(fraction(
+                    map.get("memory").unwrap_or(&Value::Nil),
+                    "transfer",
+                ))
+                .map(|(limit, part)| (limit as f64 * part) as u64),
             incoming_count_limit: count("incoming").unwrap_or(defaults.incoming_count_limit),
             outgoing_count_limit: count("outgoing").unwrap_or(defaults.outgoing_count_limit),
             message_bytes_limit: map
@@ -57,4 +65,37 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
             ..defaults
         },
     })
+}
+
+/// `distributed.worker.memory.*`.
+fn memory(map: &Value, limit: Option<u64>) -> Result<MemorySettings, String> {
+    let number = |name: &str| map.get(name).and_then(Value::as_f64);
+    let thresholds = limit.map(|limit| {
+        let part = |name| fraction(map, name);
+        Thresholds::of(limit, part("target"), part("spill"), part("pause"))
+    });
+    let compression = map.get("compression").and_then(Value::as_str);
+    let compression = match compression.map(|name| (name, Compression::parse(name))) {
+        None => Compression::Off,
+        Some((_, Some(compression))) => compression,
+        Some((name, None)) => {
+            return Err(format!(
+                "distributed.worker.memory.spill-compression: there is no {name}; choose auto, lz4, snappy, zstd, \
+                 zlib or none"
+            ));
+        }
+    };
+    Ok(MemorySettings {
+        thresholds: thresholds.unwrap_or_default(),
+        max_spill: map.get("max_spill").and_then(Value::as_u64),
+        compression,
+        interval: Duration::try_from_secs_f64(number("interval").unwrap_or(0.1))
+            .map_err(|error| error.to_string())?,
+    })
+}
+
+/// A fraction of the memory limit; false and 0 switch off what it is for.
+fn fraction(map: &Value, name: &str) -> Option<f64> {
+    let fraction = map.get(name).and_then(Value::as_f64);
+    fraction.filter(|fraction| *fraction > 0.0)
 }

@@ -76,7 +76,7 @@ impl Memory {
         self.check();
     }
 
-    /// Reads a file for [`Self::restored`]. Blocks, also while somebody else reads it.
+    /// Reads a file for [`Self::restored`]. Blocks.
     ///
     /// # Errors
     /// See [`LoadError`].

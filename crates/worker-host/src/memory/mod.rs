@@ -51,7 +51,13 @@ impl Default for MemorySettings {
 
 /// As stock prints sizes: `1.50 GiB`.
 pub(crate) fn format_bytes(bytes: u64) -> String {
-    let units = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("kiB", 10)];
+    let units = [
+        ("PiB", 50),
+        ("TiB", 40),
+        ("GiB", 30),
+        ("MiB", 20),
+        ("kiB", 10),
+    ];
     for (unit, bits) in units {
         let size = bytes as f64 / 2f64.powi(bits);
         if size >= 0.9 {

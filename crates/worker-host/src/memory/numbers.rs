@@ -79,7 +79,9 @@ impl Numbers {
     pub fn took(&self, activity: Activity, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let counter = self.counter(activity);
-        counter.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        counter
+            .nanoseconds
+            .fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     /// Does it and notes how long it took.

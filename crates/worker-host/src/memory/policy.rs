@@ -110,6 +110,11 @@ impl Round {
         self.collected = true;
     }
 
+    /// Whether collecting garbage may help, when there is nothing more to write.
+    pub fn may_collect(&self) -> bool {
+        self.is_for_process() && !self.collected
+    }
+
     /// Whether it is about the process, not only about managed data.
     pub fn is_for_process(&self) -> bool {
         self.need.is_some()

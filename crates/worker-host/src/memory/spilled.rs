@@ -149,7 +149,11 @@ impl Spilled {
         let mut frames = Vec::new();
         while left > 0 {
             let name = exactly(&mut file, 1, &mut left)?;
-            let name = exactly(&mut file, name.first().copied().unwrap_or(0).into(), &mut left)?;
+            let name = exactly(
+                &mut file,
+                name.first().copied().unwrap_or(0).into(),
+                &mut left,
+            )?;
             let name = String::from_utf8(name).map_err(io::Error::other)?;
             let length = number(&mut file, &mut left)?;
             let whole = usize::try_from(number(&mut file, &mut left)?).map_err(io::Error::other)?;

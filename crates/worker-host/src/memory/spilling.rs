@@ -173,6 +173,11 @@ impl Memory {
                 }
                 Step::Evict => {
                     let Some(victim) = self.store.oldest() else {
+                        if round.may_collect() {
+                            self.interpreter.forget(Vec::new(), true).await.ok();
+                            round.has_collected();
+                            continue;
+                        }
                         if round.is_for_process() && told.unmanaged.now(now().0) {
                             self.tell_unmanaged(measured);
                         }

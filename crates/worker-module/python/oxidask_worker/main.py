@@ -16,7 +16,7 @@ from dask.utils import parse_bytes, parse_timedelta
 from distributed.utils import get_ip, get_ip_interface
 from tornado.ioloop import IOLoop
 
-from oxidask_worker import data
+from oxidask_worker import configured, data, disk
 from oxidask_worker.requests import Requests
 from oxidask_worker.tasks import Runner
 from oxidask_worker.worker import Worker
@@ -42,6 +42,7 @@ class Hooks:
         self.worker, self.requests = worker, Requests(worker)
         self.run = Runner(worker).run
         self.load, self.dump = data.load, data.dump
+        self.pack, self.unpack, self.collect = disk.pack, disk.unpack, disk.collect
         self.request, self.stream = self.requests.begin, self.requests.stream
 
     def transitions(self, transitions):
@@ -139,6 +140,7 @@ def settings_of(options):
         "nthreads": nthreads,
         "resources": options["resources"] or get("distributed.worker.resources", {}),
         "memory_limit": memory_limit_of(options, nthreads),
+        "memory": configured.memory(),
         "local_directory": tempfile.mkdtemp(prefix="worker-", dir=folder),
         "death_timeout": options["death_timeout"],
         "connect_timeout": seconds("distributed.comm.timeouts.connect", "30s"),

@@ -41,6 +41,28 @@ class Data(MutableMapping):
     def __contains__(self, key):
         return self._native.has(key) and key not in self._actors
 
+    @property
+    def disk(self):
+        """Keys whose values are on disk, for looking only."""
+        return self._native.keys_on_disk()
+
+    @property
+    def memory(self):
+        """Keys whose values are in memory, for looking only."""
+        on_disk = set(self.disk)
+        return [key for key in self if key not in on_disk]
+
+    fast, slow = memory, disk
+
+    @property
+    def spilled_total(self):
+        """Bytes on disk: as `sizeof` estimated them, and of the files."""
+        return self._native.sizes()[1:]
+
+    @property
+    def cumulative_metrics(self):
+        return {(label, unit): value for label, unit, value in self._native.spilling()}
+
     def __repr__(self):
         return f"<data of the native worker: {len(self)} keys>"
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_wire::Value;
 use oxidask_worker_core::opaque::Opaque;
+use oxidask_worker_core::story::Transition;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::sync::{Semaphore, oneshot};
@@ -43,6 +44,7 @@ impl Interpreter for Bytewise {
         answered(None)
     }
     fn stream(&self, _: Vec<Bytes>) {}
+    fn transitions(&self, _: Vec<Transition>) {}
     fn registered(&self, _: Vec<Bytes>) -> Answer<Reply> {
         answered(None)
     }

@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         port: options.port,
         workers: options.workers,
         threads: (cpus / options.workers.max(1)).max(1),
+        native_worker: None,
         nanny: true,
         folder: workspace::root().join(".oxidask/cluster"),
     };

@@ -50,10 +50,12 @@ pub(crate) struct Plan<'a> {
     pub python: &'a Path,
     /// Port of the scheduler; the dashboard takes the next one.
     pub port: u16,
-    /// Number of stock worker processes.
+    /// Number of worker processes.
     pub workers: u32,
     /// Threads of each.
     pub threads: u32,
+    /// Our `dask-worker` instead of the stock worker.
+    pub native_worker: Option<&'a Path>,
     /// With a nanny around each worker, as `dask worker` has by default.
     pub nanny: bool,
     /// Where logs and the workers' scratch go.
@@ -92,7 +94,7 @@ impl Plan<'_> {
             let mut command = self.worker_command(&cluster.address, index);
             let log = self.folder.join(format!("worker-{index}.log"));
             cluster.workers.push(Child::spawn_logged(
-                &format!("stock worker {index}"),
+                &format!("worker {index}"),
                 &mut command,
                 &log,
             )?);
@@ -137,13 +139,19 @@ impl Plan<'_> {
     }
 
     fn worker_command(&self, address: &str, index: u32) -> Command {
-        let mut command = Command::new(self.python);
-        command.args([
-            "-m",
-            "distributed.cli.dask_worker",
-            address,
-            "--no-dashboard",
-        ]);
+        let mut command = match self.native_worker {
+            Some(binary) => {
+                let mut command = Command::new(binary);
+                command.arg("--python").arg(self.python);
+                command
+            }
+            None => {
+                let mut command = Command::new(self.python);
+                command.args(["-m", "distributed.cli.dask_worker"]);
+                command
+            }
+        };
+        command.args([address, "--no-dashboard"]);
         command.args(["--host", "127.0.0.1", "--name", &format!("worker-{index}")]);
         command.args(["--nthreads", &self.threads.to_string()]);
         command.arg(if self.nanny { "--nanny" } else { "--no-nanny" });
@@ -159,6 +167,11 @@ impl Cluster {
     /// Process id of the scheduler.
     pub(crate) fn scheduler_id(&self) -> u32 {
         self.scheduler.id()
+    }
+
+    /// Process ids of the workers (of their nannies, if they have any).
+    pub(crate) fn worker_ids(&self) -> Vec<u32> {
+        self.workers.iter().map(Child::id).collect()
     }
 
     /// An error if a process of the cluster has ended.

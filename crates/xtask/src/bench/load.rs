@@ -253,6 +253,7 @@ impl Bench {
             port: stock::free_port()?,
             workers: 0,
             threads: 1,
+            native_worker: None,
             nanny: false,
             folder: self.folder.join(kind.name()),
         };

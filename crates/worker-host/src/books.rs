@@ -1,36 +1,34 @@
-//! The owner of the state machine and of the store: everything that changes them comes through one
-//! queue, in batches, and what the state machine wants done is done here, without waiting for anything.
+//! The owner of the state machine and of the store: everything that changes them comes over one desk
+//! (`desk.rs`), in batches, and what the state machine wants done is done here, without waiting for anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use oxidask_key::Key;
 use oxidask_wire::message::order::OrderedSpec;
 use oxidask_wire::{Dialect, Message, Value};
 use oxidask_worker_core::effect::{Effect, SchedulerMsg};
 use oxidask_worker_core::event::{ComputeTask, Event, GatherOutcome, Outcome};
-use oxidask_worker_core::ids::{AttemptId, RequestId, TransferId};
+use oxidask_worker_core::ids::{AttemptId, RequestId, Timestamp, TransferId};
 use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_core::{Effects, Worker};
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::clock::{now, stimulus, until};
+use crate::clock::{now, stimulus};
 use crate::host::Handle;
 use crate::interpreter::{Execution, Failure, Interpreter, Object};
 use crate::memory::LoadError;
+use crate::outlet::Outlet;
 use crate::peers::Peers;
 use crate::store::{Held, Kind, Store};
 use crate::translate::report;
 
-/// Most inputs that are taken out of the queue at once.
-const BATCH: usize = 1024;
-
 /// A question to the state machine.
 pub(crate) type Question = Box<dyn FnOnce(&Worker) + Send>;
 
-/// What comes through the queue.
+/// What comes over the desk.
 pub(crate) enum Input {
     /// For the state machine, applied together.
     Events(Vec<Event>),
@@ -47,9 +45,11 @@ pub(crate) enum Input {
         answer: oneshot::Sender<Served>,
     },
     /// The stream to the scheduler is there.
-    Connected(mpsc::UnboundedSender<Message>),
+    Connected(Arc<Outlet>),
     /// A message that is not the state machine's.
     Say(Message),
+    /// What the state machine waits for is due.
+    TimeUp,
     /// Nothing more is to begin.
     End,
 }
@@ -69,16 +69,20 @@ pub(crate) struct Books {
     peers: Arc<Peers>,
     handle: Handle,
     dialect: Dialect,
-    scheduler: Option<mpsc::UnboundedSender<Message>>,
+    scheduler: Option<Arc<Outlet>>,
     /// Said before there is a stream, and in the batch under way.
     said: Vec<(SchedulerMsg, Arc<str>)>,
     transfers: HashMap<TransferId, AbortHandle>,
     requests: HashMap<RequestId, oneshot::Sender<Served>>,
     next_request: u64,
     released: Vec<Object>,
+    effects: Effects,
+    /// Where transfers run, whichever thread begins them.
+    runtime: runtime::Handle,
 }
 
 impl Books {
+    /// On the runtime that transfers are to run on.
     pub(crate) fn new(
         core: Worker,
         store: Store,
@@ -100,60 +104,50 @@ impl Books {
             requests: HashMap::new(),
             next_request: 0,
             released: Vec::new(),
+            effects: Effects::new(),
+            runtime: runtime::Handle::current(),
         }
     }
 
-    /// Runs until [`Input::End`].
-    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Input>) {
-        let mut inputs = Vec::new();
-        let mut effects = Effects::new();
-        loop {
-            let due = self.core.poll_timeout();
-            let sleep = due.map_or(Duration::from_secs(3600), until);
-            let count = tokio::select! {
-                count = queue.recv_many(&mut inputs, BATCH) => Some(count),
-                () = tokio::time::sleep(sleep) => None,
-            };
-            if count == Some(0) {
-                return;
-            }
-            let mut events = Vec::new();
-            for input in inputs.drain(..) {
-                match input {
-                    Input::Events(more) => events.extend(more),
-                    Input::GetData {
+    /// When [`Input::TimeUp`] is due.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        self.core.poll_timeout()
+    }
+
+    /// Does what the inputs ask for; nothing when the worker has ended.
+    pub(crate) fn work_off(&mut self, inputs: VecDeque<Input>) -> Option<()> {
+        let mut events = Vec::new();
+        for input in inputs {
+            match input {
+                Input::Events(more) => events.extend(more),
+                Input::GetData {
+                    who,
+                    keys,
+                    unlimited,
+                    answer,
+                } => {
+                    let request = RequestId(self.next_request);
+                    self.next_request += 1;
+                    self.requests.insert(request, answer);
+                    events.push(Event::GetData {
+                        request,
                         who,
                         keys,
                         unlimited,
-                        answer,
-                    } => {
-                        let request = RequestId(self.next_request);
-                        self.next_request += 1;
-                        self.requests.insert(request, answer);
-                        events.push(Event::GetData {
-                            request,
-                            who,
-                            keys,
-                            unlimited,
-                        });
-                    }
-                    other => {
-                        self.apply(&mut events, &mut effects);
-                        if self.other(other).is_none() {
-                            return;
-                        }
-                    }
+                    });
+                }
+                other => {
+                    self.apply(&mut events);
+                    self.other(other)?;
                 }
             }
-            self.apply(&mut events, &mut effects);
-            if self.core.poll_timeout().is_some_and(|due| due <= now()) {
-                self.core.handle_timeout(now(), &mut effects);
-                self.perform(&mut effects);
-            }
-            if !self.released.is_empty() {
-                self.interpreter.release(std::mem::take(&mut self.released));
-            }
         }
+        self.apply(&mut events);
+        self.speak();
+        if !self.released.is_empty() {
+            self.interpreter.release(std::mem::take(&mut self.released));
+        }
+        Some(())
     }
 
     /// What is no event. Nothing when this is the end.
@@ -163,16 +157,21 @@ impl Books {
             Input::Observe(wanted) => self.core.observe_transitions(wanted),
             Input::Connected(scheduler) => {
                 self.scheduler = Some(scheduler);
-                self.speak();
             }
             Input::Say(message) => {
+                self.speak();
                 if let Some(scheduler) = &self.scheduler {
-                    // A stream that has ended is noticed by its reader.
-                    scheduler.send(message).ok();
+                    scheduler.send(&message);
                 }
+            }
+            Input::TimeUp => {
+                let mut effects = std::mem::take(&mut self.effects);
+                self.core.handle_timeout(now(), &mut effects);
+                self.perform(effects);
             }
             Input::Events(_) | Input::GetData { .. } => {}
             Input::End => {
+                self.speak();
                 self.transfers.drain().for_each(|(_, task)| task.abort());
                 return None;
             }
@@ -180,14 +179,16 @@ impl Books {
         Some(())
     }
 
-    fn apply(&mut self, events: &mut Vec<Event>, effects: &mut Effects) {
+    fn apply(&mut self, events: &mut Vec<Event>) {
         if !events.is_empty() {
-            self.core.handle_batch(now(), events.drain(..), effects);
+            let mut effects = std::mem::take(&mut self.effects);
+            self.core
+                .handle_batch(now(), events.drain(..), &mut effects);
             self.perform(effects);
         }
     }
 
-    fn perform(&mut self, effects: &mut Effects) {
+    fn perform(&mut self, mut effects: Effects) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::ToScheduler { msg, stimulus_id } => self.said.push((msg, stimulus_id)),
@@ -227,7 +228,7 @@ impl Books {
         for violation in self.core.take_violations() {
             tracing::error!("broken invariant of the worker's state: {violation}");
         }
-        self.speak();
+        self.effects = effects;
     }
 
     fn store(&mut self, key: Key, value: &Opaque, nbytes: u64, actor: bool) {
@@ -257,10 +258,9 @@ impl Books {
             .zip(&stored)
             .filter_map(|((msg, cause), kind)| report(msg, cause, &release, kind.as_ref()))
             .collect();
-        scheduler
-            .send(self.dialect.encode_scheduler_batch(&batch))
-            .ok();
+        let message = self.dialect.encode_scheduler_batch(&batch);
         drop(batch);
+        scheduler.send(&message);
         self.said.clear();
     }
 
@@ -314,7 +314,7 @@ impl Books {
 
     fn gather(&mut self, transfer: TransferId, worker: Arc<str>, keys: Vec<Key>) {
         let (peers, handle) = (Arc::clone(&self.peers), self.handle.clone());
-        let task = tokio::spawn(async move {
+        let task = self.runtime.spawn(async move {
             let outcome = match peers.get_data(&worker, &keys).await {
                 Ok(outcome) => outcome,
                 Err(error) => {

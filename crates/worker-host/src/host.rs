@@ -10,10 +10,11 @@ use oxidask_worker_core::event::{Datum, Event, Outcome};
 use oxidask_worker_core::ids::AttemptId;
 use oxidask_worker_core::opaque::Opaque;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::books::{Books, Input};
 use crate::clock::stimulus;
+use crate::desk::Desk;
 use crate::error::StartError;
 use crate::interpreter::{Failure, Interpreter, Object, Success};
 use crate::listener::listen;
@@ -27,7 +28,7 @@ use crate::translate::Finished;
 /// The way to a running worker, for threads and tasks. Cheap to clone; never blocks.
 #[derive(Clone)]
 pub struct Handle {
-    queue: mpsc::UnboundedSender<Input>,
+    desk: Desk,
     identity: Arc<Identity>,
     closing: watch::Sender<Option<String>>,
 }
@@ -178,8 +179,7 @@ impl Handle {
     }
 
     pub(crate) fn send(&self, input: Input) {
-        // The books end last of all.
-        self.queue.send(input).ok();
+        self.desk.hand_in(input);
     }
 }
 
@@ -209,7 +209,6 @@ impl Host {
         let host = settings.contact_host.as_ref();
         let host = bracketed(host.unwrap_or(&settings.listen_host));
         let address: Arc<str> = format!("tcp://{host}:{port}").into();
-        let (queue, inputs) = mpsc::unbounded_channel();
         let store = Store::default();
         let memory = Memory::new(
             settings.memory.clone(),
@@ -218,7 +217,7 @@ impl Host {
             &settings.local_directory,
         );
         let handle = Handle {
-            queue,
+            desk: Desk::new(),
             identity: Arc::new(Identity {
                 address: Arc::clone(&address),
                 id: format!("Worker-{}", uuid::Uuid::new_v4()),
@@ -242,7 +241,7 @@ impl Host {
             handle.clone(),
             Dialect::for_release(&settings.release),
         );
-        tokio::spawn(books.run(inputs));
+        handle.desk.open(books);
         tokio::spawn(Arc::clone(&memory).spill());
         tokio::spawn(crate::memory::watch(memory, handle.clone()));
         let settings = Arc::new(settings);

@@ -3,8 +3,8 @@
 //!
 //! From the outside in: [`host`] starts everything and is the handle that threads of Python hold;
 //! [`scheduler`] registers and carries the stream; `heartbeat`, `metrics`; `listener` and `requests`
-//! serve callers; `peers` fetches data; `books` owns the state machine and the `store`; [`memory`] keeps
-//! data and process within their limits. What only Python
+//! serve callers; `peers` fetches data; `desk` and `outlet` are the ways into and out of `books`, which owns
+//! the state machine and the `store`; [`memory`] keeps data and process within their limits. What only Python
 //! can do goes through one trait, [`interpreter::Interpreter`], which `worker-module` implements.
 //!
 //! Reading order: [`settings`], [`interpreter`], `books`, [`host`].
@@ -12,6 +12,7 @@
 
 mod books;
 mod clock;
+mod desk;
 pub mod error;
 mod heartbeat;
 pub mod host;
@@ -20,6 +21,7 @@ pub mod introspection;
 mod listener;
 pub mod memory;
 mod metrics;
+mod outlet;
 mod peers;
 mod requests;
 pub mod scheduler;

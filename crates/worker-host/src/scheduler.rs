@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxidask_wire::connection::{Reader, Writer};
+use oxidask_wire::connection::Reader;
 use oxidask_wire::message::order::Order;
 use oxidask_wire::message::worker::FromWorker;
 use oxidask_wire::{Connection, Dialect, Message, Release, Value};
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::status::WorkerStatus;
-use tokio::sync::mpsc;
 
 use crate::books::Input;
 use crate::clock::{now, stimulus};
@@ -18,6 +17,7 @@ use crate::heartbeat::{beat, interval_in};
 use crate::host::Handle;
 use crate::interpreter::Interpreter;
 use crate::metrics::{Figures, Meter};
+use crate::outlet::Outlet;
 use crate::peers::connect_options;
 use crate::settings::Settings;
 use crate::translate::{Meaning, meaning};
@@ -51,13 +51,14 @@ pub(crate) async fn serve(
     // Plugins first: tasks may need them.
     let frames = reply.frames().cloned().collect();
     interpreter.registered(frames).await.ok();
-    let (sender, outgoing) = mpsc::unbounded_channel();
-    let sending = tokio::spawn(write(
-        writer,
-        outgoing,
-        Dialect::for_release(&settings.release),
-    ));
-    handle.send(Input::Connected(sender));
+    let outlet = Arc::new(Outlet::new(writer));
+    let dialect = Dialect::for_release(&settings.release);
+    let sign = dialect.encode_scheduler_batch(&[FromWorker::KeepAlive]);
+    let writing = tokio::spawn({
+        let outlet = Arc::clone(&outlet);
+        async move { outlet.keep_writing(&sign, KEEP_ALIVE).await }
+    });
+    handle.send(Input::Connected(Arc::clone(&outlet)));
     handle.event(Event::SetStatus {
         status: WorkerStatus::Running,
         stimulus_id: stimulus("worker-status-change"),
@@ -68,16 +69,14 @@ pub(crate) async fn serve(
         reason = handle.closing() => Ok(reason),
     };
     beating.abort();
-    // The books let go of the stream when they end; what was said before is still written.
     handle.send(Input::Say(
         Dialect::for_release(&Release::NEWEST).encode_scheduler_batch(&[FromWorker::CloseStream]),
     ));
     handle.send(Input::End);
-    if tokio::time::timeout(Duration::from_secs(2), sending)
-        .await
-        .is_err()
-    {
-        tracing::debug!("the last messages to the scheduler were not written in time");
+    writing.abort();
+    let flushed = tokio::time::timeout(Duration::from_secs(2), outlet.flush()).await;
+    if !matches!(flushed, Ok(Ok(()))) {
+        tracing::debug!("the last messages to the scheduler were not written");
     }
     reason
 }
@@ -203,25 +202,5 @@ async fn read(
         if !events.is_empty() {
             handle.send(Input::Events(events));
         }
-    }
-}
-
-async fn write(
-    mut writer: Writer,
-    mut outgoing: mpsc::UnboundedReceiver<Message>,
-    dialect: Dialect,
-) -> Result<(), SchedulerError> {
-    let mut messages = Vec::new();
-    let keep_alive = dialect.encode_scheduler_batch(&[FromWorker::KeepAlive]);
-    loop {
-        match tokio::time::timeout(KEEP_ALIVE, outgoing.recv_many(&mut messages, 256)).await {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(_) => messages.push(keep_alive.clone()),
-        }
-        for message in messages.drain(..) {
-            writer.feed(&message)?;
-        }
-        writer.flush().await?;
     }
 }

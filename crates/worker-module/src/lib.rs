@@ -1,7 +1,7 @@
 //! The native worker as an extension module of Python: `oxidask-worker-host` with an interpreter.
 //!
 //! [`main`] is what the launcher calls. `native` is the class that Python talks to, `jobs` what threads
-//! of Python are given to do, `convert` turns values into objects and back. The Python half is in
+//! of Python are given to do, `runner` how an ordinary task runs, `convert` turns values into objects and back. The Python half is in
 //! `python/oxidask_worker/` and travels inside the module.
 //!
 //! The threads of tokio never hold the interpreter: what needs it goes through the queues of `jobs`.
@@ -12,6 +12,7 @@ mod logs;
 mod native;
 mod options;
 mod queue;
+mod runner;
 mod settings;
 mod views;
 

@@ -15,6 +15,7 @@ use oxidask_worker_host::{Execution, Failure, Handle, Held, Host, Loaded, Object
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tokio::runtime::Runtime;
 
@@ -22,6 +23,7 @@ use crate::convert::{
     failure, frames_from_py, frames_to_py, held, key_from_py, key_to_py, object, value_to_py,
 };
 use crate::jobs::{Job, Jobs, Threads, Work};
+use crate::runner::{Ended, Runner};
 use crate::settings::settings;
 use crate::views::Views;
 
@@ -45,6 +47,7 @@ pub(crate) struct Native {
     host: Mutex<Option<Host>>,
     runtime: Mutex<Option<Runtime>>,
     hooks: Py<PyAny>,
+    runner: PyOnceLock<Runner>,
 }
 
 #[pymethods]
@@ -74,7 +77,14 @@ impl Native {
             host: Mutex::new(Some(host)),
             runtime: Mutex::new(Some(runtime)),
             hooks,
+            runner: PyOnceLock::new(),
         })
+    }
+
+    /// What ordinary tasks need of the environment, before the first of them.
+    fn prepare(&self, py: Python<'_>, parts: &Bound<'_, PyDict>) -> PyResult<()> {
+        self.runner.set(py, Runner::new(parts)?).ok();
+        Ok(())
     }
 
     /// Registers with the scheduler and begins to work; the hook `closed` is called at the end.
@@ -130,8 +140,8 @@ impl Native {
     }
 
     /// How a task ended that `Hooks.run` left open.
-    fn finish(&self, attempt: u64, outcome: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.ended(AttemptId(attempt), outcome)
+    fn finish(&self, py: Python<'_>, attempt: u64, outcome: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.ended(py, AttemptId(attempt), outcome)
     }
 
     /// Runs a function on one of the threads for tasks.
@@ -233,12 +243,9 @@ impl Native {
 impl Native {
     fn run(&self, py: Python<'_>, execution: Execution) {
         let attempt = execution.attempt;
-        let outcome = self.called(py, execution);
-        let ended = outcome.and_then(|outcome| match outcome.is_none() {
-            true => Ok(()),
-            false => self.ended(attempt, outcome.cast::<PyTuple>()?),
-        });
-        let Err(error) = ended else { return };
+        let Err(error) = self.run_task(py, execution) else {
+            return;
+        };
         // `Hooks.run` catches what tasks raise, so this is a bug of ours; the task must end.
         let text = error.to_string();
         error.print(py);
@@ -253,12 +260,42 @@ impl Native {
         self.handle.executed(attempt, Err(failure));
     }
 
-    fn called<'py>(&self, py: Python<'py>, task: Execution) -> PyResult<Bound<'py, PyAny>> {
+    fn run_task(&self, py: Python<'_>, task: Execution) -> PyResult<()> {
+        let attempt = task.attempt;
+        let ended = match self.runner.get(py) {
+            Some(runner) => runner.run(py, &task)?,
+            None => Ended::Extraordinary(None),
+        };
+        let outcome = match ended {
+            Ended::Success(success) => {
+                // The state machine and the socket do not need the interpreter.
+                py.detach(|| self.handle.executed(attempt, Ok(success)));
+                return Ok(());
+            }
+            Ended::Raised(error, start) => {
+                let arguments = (error.into_value(py), start);
+                self.hooks.bind(py).call_method1("raised", arguments)?
+            }
+            Ended::Extraordinary(node) => self.called(py, task, node)?,
+        };
+        if outcome.is_none() {
+            return Ok(());
+        }
+        self.ended(py, attempt, outcome.cast::<PyTuple>()?)
+    }
+
+    fn called<'py>(
+        &self,
+        py: Python<'py>,
+        task: Execution,
+        node: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let inputs = PyDict::new(py);
         for (key, object) in &task.inputs {
             inputs.set_item(key_to_py(py, key)?, held(py, object)?)?;
         }
         let (pickle, buffers, parts) = match &*task.spec {
+            _ if node.is_some() => (None, None, None),
             OrderedSpec::Pickled { pickle, buffers } => {
                 let pickle = PyBytes::new(py, pickle);
                 let buffers = PyList::new(py, buffers.iter().map(|b| PyBytes::new(py, b)))?;
@@ -279,6 +316,7 @@ impl Native {
             inputs,
             value_to_py(py, &task.annotations)?,
             task.actor,
+            node,
         );
         self.hooks.bind(py).call_method1("run", arguments)
     }
@@ -319,7 +357,12 @@ impl Native {
         })
     }
 
-    fn ended(&self, attempt: AttemptId, outcome: &Bound<'_, PyTuple>) -> PyResult<()> {
+    fn ended(
+        &self,
+        py: Python<'_>,
+        attempt: AttemptId,
+        outcome: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
         let what = outcome.get_item(0)?;
         let what = what.cast::<PyString>()?.to_cow()?;
         match what.as_ref() {
@@ -345,10 +388,13 @@ impl Native {
                         thread: Some(thread),
                     },
                 };
-                self.handle.executed(attempt, Ok(success));
+                py.detach(|| self.handle.executed(attempt, Ok(success)));
             }
-            "error" => self.handle.executed(attempt, Err(failure(outcome)?)),
-            "reschedule" => self.handle.rescheduled(attempt),
+            "error" => {
+                let failure = failure(outcome)?;
+                py.detach(|| self.handle.executed(attempt, Err(failure)));
+            }
+            "reschedule" => py.detach(|| self.handle.rescheduled(attempt)),
             other => return Err(PyTypeError::new_err(format!("no outcome: {other}"))),
         }
         Ok(())

@@ -7,9 +7,10 @@ import threading
 
 import distributed.utils
 from distributed.diagnostics import nvml
-from distributed.threadpoolexecutor import ThreadPoolExecutor, thread_state
+from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from oxidask_worker.context import RELEASE
+from oxidask_worker.tasks import work
 
 
 class Executor(concurrent.futures.Executor):
@@ -17,8 +18,8 @@ class Executor(concurrent.futures.Executor):
 
     _numbers = itertools.count()
 
-    def __init__(self, native, threads):
-        self._native, self._max_workers = native, threads
+    def __init__(self, worker, threads):
+        self._worker, self._native, self._max_workers = worker, worker.native, threads
         self._threads = set()
         self._rejoin_list, self._rejoin_lock = [], threading.Lock()
 
@@ -42,24 +43,9 @@ class Executor(concurrent.futures.Executor):
     def _adjust_thread_count(self):
         if len(self._threads) < self._max_workers:
             name = f"Dask-Default-Threads-{os.getpid()}-{next(self._numbers)}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread = threading.Thread(target=work, args=(self, self._worker), name=name, daemon=True)
             self._threads.add(thread)
             thread.start()
-
-    def _work(self):
-        thread_state.proceed = True
-        thread_state.executor = self
-        while thread_state.proceed:
-            with self._rejoin_lock:
-                if self._rejoin_list:
-                    # One that has seceded comes back, in the place of this one.
-                    thread, event = self._rejoin_list.pop()
-                    self._threads.add(thread)
-                    self._threads.discard(threading.current_thread())
-                    event.set()
-                    return
-            if not self._native.run_one():
-                return
 
 
 def executors(default):

@@ -40,7 +40,9 @@ class Hooks:
 
     def bind(self, worker):
         self.worker, self.requests = worker, Requests(worker)
-        self.run = Runner(worker).run
+        runner = Runner(worker)
+        self.run, self.raised = runner.run, runner.raised
+        worker.native.prepare(runner.native())
         self.load, self.dump = data.load, data.dump
         self.pack, self.unpack, self.collect = disk.pack, disk.unpack, disk.collect
         self.request, self.stream = self.requests.begin, self.requests.stream

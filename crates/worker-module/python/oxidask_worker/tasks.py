@@ -7,9 +7,12 @@ tracebacks and profiles at the user's code hold for them, too.
 import asyncio
 import inspect
 import pickle
+import sys
 import threading
+import types
 
 import distributed.core
+import distributed.threadpoolexecutor
 import distributed.worker
 from dask.utils import typename
 from distributed import protocol
@@ -17,7 +20,7 @@ from distributed.metrics import time
 from distributed.sizeof import sizeof
 from distributed.utils_comm import pack_data
 
-from oxidask_worker.actors import with_proxies
+from oxidask_worker.actors import StoredActor, with_proxies
 from oxidask_worker.context import inside, thread_state, worker_cvar
 
 try:
@@ -29,6 +32,9 @@ try:
     from distributed import Reschedule
 except ImportError:
     from distributed.worker import Reschedule
+
+# What `secede` looks at is not the state above.
+pool_state = distributed.threadpoolexecutor.thread_state
 
 # Held while user data is unpickled, as if one thread did it, like in stock: an import that one thread has not finished
 # is no module to another yet, and pickle does not wait for the packages around it.
@@ -53,6 +59,16 @@ def described(value):
         _types.clear()
     found = _types[cls] = (typename(cls), pickled)
     return found
+
+
+def described_to_native(value):
+    """The same, and whether its size is what the interpreter says."""
+    return (*described(value), sizeof.dispatch(type(value)) is sizeof.dispatch(object))
+
+
+def sized(value):
+    """Size in bytes by the environment's rules."""
+    return int(safe_sizeof(value))
 
 
 def failure(exception, start=None, stop=None):
@@ -92,6 +108,11 @@ def load_node(pickled, buffers):
     """A task of releases since 2023.8.1 as a function of its inputs, and whether that is a coroutine function."""
     with loading:
         node = protocol.pickle.loads(pickled, buffers=buffers)
+    return node_of(node)
+
+
+def node_of(node):
+    """What `load_node` says, of a run spec that is loaded."""
     if callable(node) and hasattr(node, "dependencies"):
         return node, bool(getattr(node, "is_coro", False))
     if isinstance(node, tuple) and len(node) == 3:
@@ -155,14 +176,62 @@ def outcome_of(message):
     return failure_of(message, exception, *times, message["thread"])
 
 
+def work(executor, worker):
+    """What a thread for tasks does, for life. Traces of user code and profiles end at this function."""
+    pool_state.proceed = True
+    pool_state.executor = executor
+    worker_cvar.set(worker)
+    while pool_state.proceed:
+        with executor._rejoin_lock:
+            if executor._rejoin_list:
+                # One that has seceded comes back, in the place of this one.
+                thread, event = executor._rejoin_list.pop()
+                executor._threads.add(thread)
+                executor._threads.discard(threading.current_thread())
+                event.set()
+                return
+        if not worker.native.run_one():
+            return
+
+
 class Runner:
     """Runs one task after the other for `Native.run_one`; shared by all threads."""
 
     def __init__(self, worker):
         self.worker = worker
 
-    def run(self, attempt, key, pickled, buffers, parts, inputs, annotations, actor=False):
-        """What became of the task; None if that is told later, with `Native.finish`."""
+    def native(self):
+        """What `Native` needs to run ordinary tasks without us."""
+        return {
+            "loads": pickle.loads,
+            "loading": loading,
+            "thread_state": thread_state,
+            "execution_state": self.worker.execution_state,
+            "get_ident": threading.get_ident,
+            "active_threads": self.worker.active_threads,
+            "attempts": self.worker.attempts,
+            "sizeof": sized,
+            "getsizeof": sys.getsizeof,
+            "described": described_to_native,
+            "function_type": types.FunctionType,
+            "builtin_type": types.BuiltinFunctionType,
+            "actor_type": StoredActor,
+        }
+
+    def raised(self, exception, start):
+        """What becomes of an ordinary task that raised this."""
+        try:
+            raise exception
+        except (SystemExit, KeyboardInterrupt):
+            self.worker.native.close(f"a task raised {exception!r}")
+            return failure(exception)
+        except Reschedule:
+            return ("reschedule",)
+        except BaseException as error:
+            return failure(error, start, time())
+
+    def run(self, attempt, key, pickled, buffers, parts, inputs, annotations, actor=False, node=None):
+        """What became of the task; None if that is told later, with `Native.finish`. `node`: the run spec, if loaded."""
         worker = self.worker
         if worker.state.actors:
             inputs = with_proxies(inputs, worker)
@@ -170,7 +239,7 @@ class Runner:
             name = annotations["executor"]
             if name != "default":
                 return self._run_in(name, attempt, key, pickled, buffers, parts, inputs, actor)
-        outcome = self.run_here(attempt, key, pickled, buffers, parts, inputs, actor)
+        outcome = self.run_here(attempt, key, pickled, buffers, parts, inputs, actor, node)
         return self.kept(outcome, key) if actor else outcome
 
     def kept(self, outcome, key):
@@ -180,7 +249,7 @@ class Runner:
         worker = self.worker
         return ("ok", worker.state.actors.keep(outcome[1], worker.address, key), *outcome[2:])
 
-    def run_here(self, attempt, key, pickled, buffers, parts, inputs, actor):
+    def run_here(self, attempt, key, pickled, buffers, parts, inputs, actor, node=None):
         """Runs the task on this thread; None if that is told later."""
         worker = self.worker
         thread_state.start_time = time()
@@ -191,7 +260,7 @@ class Runner:
         worker.active_threads[thread] = key
         token = worker_cvar.set(worker)
         try:
-            return self._run(attempt, key, pickled, buffers, parts, inputs, actor)
+            return self._run(attempt, key, pickled, buffers, parts, inputs, actor, node)
         except (SystemExit, KeyboardInterrupt) as exception:
             worker.native.close(f"a task raised {exception!r}")
             return failure(exception)
@@ -202,10 +271,13 @@ class Runner:
                 del worker.attempts[key]
             del thread_state.start_time, thread_state.execution_state, thread_state.key
 
-    def _run(self, attempt, key, pickled, buffers, parts, inputs, actor):
+    def _run(self, attempt, key, pickled, buffers, parts, inputs, actor, node):
         start = time()
         try:
-            call, is_coroutine = load_parts(parts) if pickled is None else load_node(pickled, buffers)
+            if node is not None:
+                call, is_coroutine = node_of(node)
+            else:
+                call, is_coroutine = load_parts(parts) if pickled is None else load_node(pickled, buffers)
             if is_coroutine:
                 coroutine = self._run_async(attempt, key, call, inputs, actor)
                 asyncio.run_coroutine_threadsafe(coroutine, self.worker.asyncio_loop)

@@ -109,7 +109,7 @@ class NativeWorker(Introspection, Plugins):
         self._setup_logging(logger)
         self._set_up_network(settings)
         self._set_up_profile()
-        self.executor = Executor(native, self.nthreads)
+        self.executor = Executor(self, self.nthreads)
         self.executors = executors(self.executor)
         self.execution_state = {"scheduler": self.scheduler.address, "ioloop": loop, "worker": self}
         self.active_threads, self.active_threads_lock = {}, threading.Lock()

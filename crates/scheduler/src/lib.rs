@@ -20,7 +20,6 @@ pub mod handlers;
 pub mod hooks;
 pub mod http;
 pub mod listener;
-pub mod logging;
 pub mod nannies;
 pub mod observers;
 pub mod outbox;
@@ -40,3 +39,5 @@ pub mod versions;
 pub mod views;
 pub mod watchdog;
 pub mod workers;
+
+pub use oxidask_logging as logging;

@@ -1,5 +1,6 @@
 import importlib.machinery
 import importlib.util
+import os
 import sys
 
 name, path = "_oxidask_worker", sys.argv[1]
@@ -8,4 +9,4 @@ module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(
 loader.exec_module(module)
 sys.modules[name] = module
 sys.argv = sys.argv[2:]
-module.main(sys.argv)
+module.main(sys.argv, os.environ.pop("OXIDASK_WORKER_PLAN", "{}"))

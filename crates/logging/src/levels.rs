@@ -17,6 +17,9 @@ const NAMES: &[(&str, &str)] = &[
     ("oxidask_scheduler_core", "distributed.scheduler"),
     ("oxidask_wire", "distributed.comm"),
     ("oxidask_graph", "distributed.scheduler"),
+    ("dask_worker", "distributed.nanny"),
+    ("oxidask_worker_host", "distributed.worker"),
+    ("oxidask_worker_module", "distributed.worker"),
     ("oxidask_config", "distributed.config"),
     ("oxidask", "distributed.scheduler"),
 ];
@@ -164,7 +167,7 @@ fn level(value: &ConfigValue) -> Option<LevelFilter> {
 }
 
 /// Python's name of a level.
-pub(super) fn level_name(level: Level) -> &'static str {
+pub(crate) fn level_name(level: Level) -> &'static str {
     match level {
         Level::ERROR => "ERROR",
         Level::WARN => "WARNING",
@@ -174,7 +177,7 @@ pub(super) fn level_name(level: Level) -> &'static str {
 }
 
 /// Python's number of a level.
-pub(super) fn level_number(level: Level) -> u8 {
+pub(crate) fn level_number(level: Level) -> u8 {
     match level {
         Level::ERROR => 40,
         Level::WARN => 30,

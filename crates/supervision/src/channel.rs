@@ -111,7 +111,10 @@ mod tests {
             address: "tcp://127.0.0.1:1".into(),
         };
         reports.send(&started).await.expect("sent");
-        assert_eq!(from_worker.next::<FromWorker>().await.expect("read"), started);
+        assert_eq!(
+            from_worker.next::<FromWorker>().await.expect("read"),
+            started
+        );
         drop((orders, reports));
         let end = from_worker.next::<FromWorker>().await;
         assert!(matches!(end, Err(ChannelError::Closed)));

@@ -23,7 +23,8 @@ impl Name {
         let unsigned = digits.strip_prefix(['-', '+']).unwrap_or(digits);
         // `int()` takes single underscores between digits.
         let mut groups = unsigned.split('_');
-        let plain = groups.all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()));
+        let plain =
+            groups.all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()));
         match digits.replace('_', "").parse() {
             Ok(number) if plain => Self::Number(number),
             _ => Self::Text(text.to_owned()),

@@ -170,7 +170,7 @@ impl Handle {
     }
 
     /// Resolves with the reason when the worker is to leave.
-    pub(crate) async fn closing(&self) -> String {
+    pub async fn closing(&self) -> String {
         let mut closing = self.closing.subscribe();
         match closing.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
@@ -199,16 +199,13 @@ impl Host {
         settings: Settings,
         interpreter: Arc<dyn Interpreter>,
     ) -> Result<Self, StartError> {
-        let wanted = format!("{}:{}", bracketed(&settings.listen_host), settings.port);
-        let failed = |source| StartError::Listen {
-            address: wanted.clone(),
-            source,
-        };
-        let listener = TcpListener::bind(&wanted).await.map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
+        let (listener, port) = bind(&settings).await?;
         let host = settings.contact_host.as_ref();
         let host = bracketed(host.unwrap_or(&settings.listen_host));
-        let address: Arc<str> = format!("tcp://{host}:{port}").into();
+        let address: Arc<str> = match &settings.contact_address {
+            Some(address) => address.as_str().into(),
+            None => format!("tcp://{host}:{port}").into(),
+        };
         let store = Store::default();
         let memory = Memory::new(
             settings.memory.clone(),
@@ -289,6 +286,28 @@ async fn abandoned(handle: &Handle) -> String {
     let reason = handle.closing().await;
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     reason
+}
+
+/// The first port that is free, and its number.
+async fn bind(settings: &Settings) -> Result<(TcpListener, u16), StartError> {
+    let ports = match settings.ports.as_slice() {
+        [] => &[0],
+        ports => ports,
+    };
+    let host = bracketed(&settings.listen_host);
+    let mut failed = None;
+    for port in ports {
+        let address = format!("{host}:{port}");
+        let bound = TcpListener::bind(&address).await;
+        match bound.and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
+            Ok((port, listener)) => return Ok((listener, port)),
+            Err(source) => failed = Some(StartError::Listen { address, source }),
+        }
+    }
+    Err(failed.unwrap_or(StartError::Listen {
+        address: host,
+        source: std::io::ErrorKind::AddrNotAvailable.into(),
+    }))
 }
 
 fn bracketed(host: &str) -> String {

@@ -148,7 +148,7 @@ fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
         ("memory_limit", settings.memory_limit.into()),
         ("local_directory", settings.local_directory.as_str().into()),
         ("services", empty()),
-        ("nanny", Value::Nil),
+        ("nanny", settings.nanny.as_deref().into()),
         ("pid", std::process::id().into()),
         ("versions", settings.versions.clone()),
         ("metrics", metrics),

@@ -17,10 +17,14 @@ pub struct Settings {
     pub scheduler: String,
     /// IP address to listen on.
     pub listen_host: String,
-    /// Port to listen on; 0: any.
-    pub port: u16,
+    /// Ports to listen on, the first free one of them; none: any.
+    pub ports: Vec<u16>,
     /// Host that others are told; none: the one listened on.
     pub contact_host: Option<String>,
+    /// Address that others are told, whatever is listened on (`--contact-address`).
+    pub contact_address: Option<String>,
+    /// Address of the nanny.
+    pub nanny: Option<String>,
     /// Text or integer; nil: the address.
     pub name: Value,
     /// Threads for tasks.
@@ -49,8 +53,10 @@ impl Default for Settings {
             release: Release::NEWEST,
             scheduler: String::new(),
             listen_host: "127.0.0.1".into(),
-            port: 0,
+            ports: Vec::new(),
             contact_host: None,
+            contact_address: None,
+            nanny: None,
             name: Value::Nil,
             nthreads: 1,
             resources: Vec::new(),

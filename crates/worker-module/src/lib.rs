@@ -9,6 +9,7 @@
 mod convert;
 mod jobs;
 mod logs;
+mod nanny;
 mod native;
 mod options;
 mod queue;
@@ -18,6 +19,8 @@ mod views;
 
 use std::ffi::CString;
 
+use oxidask_supervision::Plan;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
@@ -97,11 +100,17 @@ const SOURCES: [(&str, &str, &str); 14] = [
     ),
 ];
 
-/// Runs a worker with the words of a command line, the program's name first. Does not return.
+/// Runs a worker with the words of a command line, the program's name first, and the launcher's plan (JSON).
+/// Does not return.
 #[pyfunction]
-fn main(py: Python<'_>, words: Vec<String>) -> PyResult<()> {
+fn main(py: Python<'_>, words: Vec<String>, plan: &str) -> PyResult<()> {
     logs::init();
-    let options = options::options(py, &words)?;
+    let plan: Plan =
+        serde_json::from_str(plan).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    if plan.nanny.is_some() {
+        nanny::take_over()?;
+    }
+    let options = options::options(py, &words, &plan)?;
     let mut module = None;
     for (name, file, source) in SOURCES {
         let text = |text: &str| CString::new(text).map_err(PyErr::from);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use oxidask_key::Key;
+use oxidask_supervision::FromWorker;
 use oxidask_wire::message::order::OrderedSpec;
 use oxidask_wire::{Message, Value};
 use oxidask_worker_core::event::Event;
@@ -23,6 +24,7 @@ use crate::convert::{
     failure, frames_from_py, frames_to_py, held, key_from_py, key_to_py, object, value_to_py,
 };
 use crate::jobs::{Job, Jobs, Threads, Work};
+use crate::nanny::Link;
 use crate::runner::{Ended, Runner};
 use crate::settings::settings;
 use crate::views::Views;
@@ -46,6 +48,7 @@ pub(crate) struct Native {
     handle: Handle,
     host: Mutex<Option<Host>>,
     runtime: Mutex<Option<Runtime>>,
+    nanny: Mutex<Option<Link>>,
     hooks: Py<PyAny>,
     runner: PyOnceLock<Runner>,
 }
@@ -60,7 +63,7 @@ impl Native {
         let settings = settings(&value).map_err(PyValueError::new_err)?;
         let jobs = Arc::new(Jobs::new());
         let interpreter = Arc::new(Threads(Arc::clone(&jobs)));
-        let (runtime, host) = py.detach(|| {
+        let (runtime, host, link) = py.detach(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(RUNTIME_THREADS)
                 .thread_stack_size(oxidask_wire::value::STACK_SIZE)
@@ -69,13 +72,15 @@ impl Native {
                 .build()?;
             let host = runtime.block_on(Host::start(settings, interpreter));
             let host = host.map_err(|error| PyOSError::new_err(error.to_string()))?;
-            Ok::<_, PyErr>((runtime, host))
+            let link = Link::open(&runtime, host.handle())?;
+            Ok::<_, PyErr>((runtime, host, link))
         })?;
         Ok(Self {
             jobs,
             handle: host.handle().clone(),
             host: Mutex::new(Some(host)),
             runtime: Mutex::new(Some(runtime)),
+            nanny: Mutex::new(link),
             hooks,
             runner: PyOnceLock::new(),
         })
@@ -226,17 +231,41 @@ impl Native {
         self.handle.store().len()
     }
 
-    /// Makes the worker leave.
-    fn close(&self, reason: &str) {
+    /// Makes the worker leave. `nanny`: it leaves for good, so that its nanny ends as well.
+    #[pyo3(signature = (reason, nanny = true))]
+    fn close(&self, reason: &str, nanny: bool) {
+        if let (false, Some(link)) = (nanny, self.nanny.lock().as_ref()) {
+            link.expect_another();
+        }
         self.handle.close(reason);
+    }
+
+    /// Tells the nanny which folder to remove if this process can not.
+    fn tell_directory(&self, path: String) {
+        if let Some(link) = self.nanny.lock().as_ref() {
+            link.report(FromWorker::Directory { path });
+        }
+    }
+
+    /// Tells the nanny that the worker works.
+    fn tell_started(&self) {
+        if let Some(link) = self.nanny.lock().as_ref() {
+            let address = self.handle.address().to_string();
+            link.report(FromWorker::Started { address });
+        }
     }
 
     /// Ends all threads, after `closed`.
     fn stop(&self, py: Python<'_>) {
         self.jobs.close();
-        if let Some(runtime) = self.runtime.lock().take() {
-            py.detach(|| runtime.shutdown_background());
-        }
+        let (runtime, link) = (self.runtime.lock().take(), self.nanny.lock().take());
+        py.detach(|| {
+            let Some(runtime) = runtime else { return };
+            if let Some(link) = link {
+                runtime.block_on(link.finish());
+            }
+            runtime.shutdown_background();
+        });
     }
 }
 

@@ -28,9 +28,9 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
         scheduler: need("scheduler")?,
         listen_host: need("listen_host")?,
         contact_host: text("contact_host"),
-        port: count("port")
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(0),
+        contact_address: text("contact_address"),
+        ports: ports(map),
+        nanny: text("nanny"),
         name: map.get("name").cloned().unwrap_or_default(),
         nthreads: count("nthreads").ok_or("setting nthreads is missing")?,
         resources: resources
@@ -98,4 +98,11 @@ fn memory(map: &Value, limit: Option<u64>) -> Result<MemorySettings, String> {
 fn fraction(map: &Value, name: &str) -> Option<f64> {
     let fraction = map.get(name).and_then(Value::as_f64);
     fraction.filter(|fraction| *fraction > 0.0)
+}
+
+/// Ports to try in order.
+fn ports(map: &Value) -> Vec<u16> {
+    let ports = map.get("ports").and_then(Value::as_seq).unwrap_or_default();
+    let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
+    ports.iter().filter_map(port).collect()
 }

@@ -1,4 +1,4 @@
-"""The nanny's Python: functions, plugins and preloads of users, run beside the nanny itself, which is another process."""
+"""The nanny's Python: functions, plugins and preloads of users, in a process beside the nanny."""
 
 import asyncio
 import inspect
@@ -236,9 +236,7 @@ class Link:
         given = self.given
         if given["preload"]:
             modules, words = given["preload"], given["preload_argv"]
-            loaded = preloading.process_preloads(
-                self.nanny, modules, words, file_dir=given["local_directory"]
-            )
+            loaded = preloading.process_preloads(self.nanny, modules, words, file_dir=given["local_directory"])
             self.nanny.preloads = loaded
             for preload in loaded:
                 await finished(preload.start())

@@ -97,7 +97,10 @@ pub(crate) fn scheme(args: &WorkerArgs, scheduler: &Address) -> Result<Scheme, A
 pub(crate) fn listen_ip(args: &WorkerArgs, scheduler: &Address) -> Result<IpAddr, AddressError> {
     if let Some(host) = &args.host {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let found = (bare, 0).to_socket_addrs().ok().and_then(|mut all| all.next());
+        let found = (bare, 0)
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut all| all.next());
         return found
             .map(|address| address.ip())
             .ok_or_else(|| AddressError::Host(host.clone()));
@@ -159,7 +162,10 @@ mod tests {
         let scheduler = Address::parse("tcp://127.0.0.1:8786").expect("an address");
         let target = (scheduler.host.as_str(), scheduler.port);
         let target = target.to_socket_addrs().expect("resolved").next();
-        assert_eq!(own_address(target.expect("one")), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(
+            own_address(target.expect("one")),
+            Some(Ipv4Addr::LOCALHOST.into())
+        );
     }
 
     #[test]

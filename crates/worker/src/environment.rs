@@ -82,7 +82,10 @@ mod tests {
     #[test]
     fn hashes_are_the_same_in_all_workers() {
         assert_eq!(variables(&[], &[])["PYTHONHASHSEED"], "6640");
-        assert_eq!(variables(&[], &[("PYTHONHASHSEED", "0")])["PYTHONHASHSEED"], "6640");
+        assert_eq!(
+            variables(&[], &[("PYTHONHASHSEED", "0")])["PYTHONHASHSEED"],
+            "6640"
+        );
         assert!(!variables(&[], &[("PYTHONHASHSEED", "5")]).contains_key("PYTHONHASHSEED"));
     }
 }

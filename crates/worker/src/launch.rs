@@ -51,7 +51,11 @@ pub(crate) fn run(parsed: Parsed<WorkerArgs>, words: &[String]) -> Result<ExitCo
     }
     let (options, problems) = LogOptions::from_config(&config);
     oxidask_logging::start(options);
-    let lines = parsed.warnings.iter().chain(config.notices()).chain(&problems);
+    let lines = parsed
+        .warnings
+        .iter()
+        .chain(config.notices())
+        .chain(&problems);
     for line in lines {
         tracing::warn!(target: "distributed.dask_worker", "{line}");
     }
@@ -87,9 +91,7 @@ fn become_worker(
         None => {}
     }
     let plan = shares.first().map(|share| common.plan(share));
-    let source = interpreter
-        .worker(words, &plan.unwrap_or_default())
-        .exec();
+    let source = interpreter.worker(words, &plan.unwrap_or_default()).exec();
     interpreter.start_error(source).into()
 }
 

@@ -49,9 +49,11 @@ pub(crate) fn memory() -> u64 {
 /// machine, for want of memory.
 pub(crate) fn oom_kills() -> Option<u64> {
     let files = group_files(&["memory.events", "memory.oom_control"]);
-    let in_group = files
-        .iter()
-        .find_map(|file| field(&fs::read_to_string(file).ok()?, "oom_kill ")?.parse().ok());
+    let in_group = files.iter().find_map(|file| {
+        field(&fs::read_to_string(file).ok()?, "oom_kill ")?
+            .parse()
+            .ok()
+    });
     in_group.or_else(|| {
         let machine = fs::read_to_string("/proc/vmstat").ok()?;
         field(&machine, "oom_kill ")?.parse().ok()
@@ -61,7 +63,11 @@ pub(crate) fn oom_kills() -> Option<u64> {
 /// Resident bytes of a process.
 pub(crate) fn resident(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let kib: u64 = field(&status, "VmRSS:")?.split_whitespace().next()?.parse().ok()?;
+    let kib: u64 = field(&status, "VmRSS:")?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
     kib.checked_mul(1024)
 }
 
@@ -79,17 +85,21 @@ fn cpus_in(list: &str) -> u32 {
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
         last.checked_sub(first)?.checked_add(1)
     };
-    list.split(',').filter_map(|range| count(range.trim())).sum()
+    list.split(',')
+        .filter_map(|range| count(range.trim()))
+        .sum()
 }
 
 /// Cores of the quota, rounded up.
 fn quota() -> Option<u32> {
     let number = |file: &Path| fs::read_to_string(file).ok()?.trim().parse::<f64>().ok();
-    let v1 = ["cpuacct,cpu", "cpu,cpuacct", "cpu"].iter().find_map(|name| {
-        let folder = Path::new(CGROUPS).join(name);
-        let quota = number(&folder.join("cpu.cfs_quota_us"))?;
-        Some((quota, number(&folder.join("cpu.cfs_period_us"))?))
-    });
+    let v1 = ["cpuacct,cpu", "cpu,cpuacct", "cpu"]
+        .iter()
+        .find_map(|name| {
+            let folder = Path::new(CGROUPS).join(name);
+            let quota = number(&folder.join("cpu.cfs_quota_us"))?;
+            Some((quota, number(&folder.join("cpu.cfs_period_us"))?))
+        });
     let v2 = || {
         group_files(&["cpu.max"]).iter().find_map(|file| {
             let text = fs::read_to_string(file).ok()?;
@@ -144,7 +154,13 @@ mod tests {
 
     #[test]
     fn lists_of_cores_are_counted() {
-        for (list, count) in [("0", 1), ("0-3", 4), ("0-3,8,10-11", 7), ("", 0), ("3-1", 0)] {
+        for (list, count) in [
+            ("0", 1),
+            ("0-3", 4),
+            ("0-3,8,10-11", 7),
+            ("", 0),
+            ("3-1", 0),
+        ] {
             assert_eq!(cpus_in(list), count, "{list}");
         }
     }

@@ -35,10 +35,7 @@ pub(crate) fn of_nannies(args: &WorkerArgs, config: &Config) -> Result<Security,
     Ok(Security::new(&options, required)?)
 }
 
-fn version(
-    config: &Config,
-    key: &'static str,
-) -> Result<Option<TlsVersion>, SecurityError> {
+fn version(config: &Config, key: &'static str) -> Result<Option<TlsVersion>, SecurityError> {
     if matches!(config.get(key), None | Some(ConfigValue::None)) {
         return Ok(None);
     }

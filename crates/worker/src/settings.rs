@@ -156,7 +156,8 @@ impl Settings {
             [] => config.str_list(key),
             given => given.to_vec(),
         };
-        let file = |name, path: &Option<PathBuf>| Some((name, path.as_ref()?.display().to_string()));
+        let file =
+            |name, path: &Option<PathBuf>| Some((name, path.as_ref()?.display().to_string()));
         Ok(Self {
             scheme: addresses::scheme(args, &common.scheduler)?,
             ip: addresses::listen_ip(args, &common.scheduler)?,

@@ -1,18 +1,20 @@
 """Starting the worker: options and configuration, the event loop of the main thread, the threads."""
 
 import asyncio
-import json
+import contextlib
 import logging
 import os
+import random
 import signal
 import sys
-import tempfile
 import threading
 
 import dask
 import distributed
 import msgpack
 from dask.utils import parse_bytes, parse_timedelta
+from distributed.comm import get_address_host, get_address_host_port
+from distributed.diskutils import WorkSpace
 from distributed.utils import get_ip, get_ip_interface
 from tornado.ioloop import IOLoop
 
@@ -63,6 +65,7 @@ class Hooks:
         logger.info("        Registered to: %26s", self.worker.scheduler.address)
         logger.info("-" * 49)
         self.worker.native.answer(number, [])
+        self.worker.native.tell_started()
 
     def closed(self, reason):
         self.ended = reason
@@ -73,18 +76,11 @@ class Hooks:
         self.worker.loop.stop()
 
 
-def address_of(options):
+def scheduler_of(options):
     address = options["scheduler"]
-    if options["scheduler_file"]:
-        with open(options["scheduler_file"], encoding="utf-8") as file:
-            address = json.load(file)["address"]
-    address = address or dask.config.get("scheduler-address", None)
-    if not address:
-        raise StartError("Need to provide scheduler address like\n  dask worker SCHEDULER_ADDRESS:8786")
-    address = address if "://" in address else "tcp://" + address
     if not address.startswith("tcp://"):
         raise StartError(f"the native worker speaks only tcp:// yet, not {address}")
-    return address if address.rpartition(":")[2].isdigit() else address + ":8786"
+    return address
 
 
 def hosts(options):
@@ -94,21 +90,39 @@ def hosts(options):
         return host, host
     if options["host"]:
         return options["host"], options["host"]
-    return "0.0.0.0", get_ip()
+    return "0.0.0.0", get_ip(get_address_host(options["scheduler"]))
 
 
-def memory_limit_of(options, nthreads):
-    given = options["memory_limit"]
-    if given == "auto":
-        from dask.system import CPU_COUNT
-        from distributed.system import MEMORY_LIMIT
+def addresses(options):
+    """The same with ports, and an address for others that need not be one of this machine."""
+    listen, contact = options["listen_address"], options["contact_address"]
+    if not listen:
+        listen_host, contact_host = hosts(options)
+        return {"listen_host": listen_host, "contact_host": contact_host, "ports": options["ports"]}
+    host, port = get_address_host_port(listen, strict=True)
+    return {"listen_host": host or "0.0.0.0", "ports": [port], "contact_address": contact or listen}
 
-        return int(MEMORY_LIMIT * min(1, nthreads / CPU_COUNT))
-    if given is not None and 0 < given <= 1 and isinstance(given, float):
-        from distributed.system import MEMORY_LIMIT
 
-        return int(MEMORY_LIMIT * given)
-    return int(given) if given else None
+def lifetime_of(options):
+    """Seconds until the worker leaves, if ever, and whether another one follows."""
+    given = {"duration": options["lifetime"], "stagger": options["lifetime_stagger"]}
+    for name, value in given.items():
+        configured = dask.config.get("distributed.worker.lifetime." + name, None)
+        given[name] = parse_timedelta(configured, "s") if value is None and configured else value
+    restart = options["lifetime_restart"]
+    if restart is None:
+        restart = bool(dask.config.get("distributed.worker.lifetime.restart", False))
+    if not given["duration"]:
+        return None, restart
+    return given["duration"] + (2 * random.random() - 1) * (given["stagger"] or 0), restart
+
+
+def new_folder(options):
+    """A folder of this worker's own; those that dead workers left are removed, as by stock."""
+    try:
+        return WorkSpace(options["local_directory"]).new_work_dir(prefix="worker-")
+    except OSError as error:
+        raise StartError(f"no folder can be made in {options['local_directory']}: {error}") from error
 
 
 def preloads_of(options):
@@ -122,28 +136,19 @@ def seconds(name, default):
     return parse_timedelta(value, "s")
 
 
-def settings_of(options):
-    nthreads = options["nthreads"] or os.cpu_count() or 1
-    listen, contact = hosts(options)
-    folder = options["local_directory"] or dask.config.get("temporary-directory", None) or tempfile.gettempdir()
-    folder = os.path.join(folder, "dask-scratch-space")
-    os.makedirs(folder, exist_ok=True)
-    name = options["name"]
-    if name is not None and name.lstrip("-").isdigit():
-        name = int(name)
+def settings_of(options, folder):
     get = dask.config.get
     return {
         "release": distributed.__version__,
-        "scheduler": address_of(options),
-        "listen_host": listen,
-        "contact_host": contact,
-        "port": options["port"],
-        "name": name,
-        "nthreads": nthreads,
+        "scheduler": scheduler_of(options),
+        **addresses(options),
+        "nanny": options["nanny"],
+        "name": options["name"],
+        "nthreads": options["nthreads"],
         "resources": options["resources"] or get("distributed.worker.resources", {}),
-        "memory_limit": memory_limit_of(options, nthreads),
+        "memory_limit": options["memory_limit"],
         "memory": configured.memory(),
-        "local_directory": tempfile.mkdtemp(prefix="worker-", dir=folder),
+        "local_directory": folder,
         "death_timeout": options["death_timeout"],
         "connect_timeout": seconds("distributed.comm.timeouts.connect", "30s"),
         # Stock takes each of the two for the other direction, and its defaults (50, 10) are tuned to that.
@@ -160,21 +165,41 @@ def serve(native, ordered):
         pass
 
 
+def obey_signals(worker, nanny):
+    """A nanny that got the same signal, as all processes of a group do, says what to do."""
+    loop, close = worker.asyncio_loop, worker.native.close
+    if not nanny:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, close, f"signal {number}")
+        return
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    later = (loop.call_later, 1, close, f"signal {signal.SIGTERM}", False)
+    loop.add_signal_handler(signal.SIGTERM, *later)
+
+
+def leave_after(worker, lifetime, restart):
+    if lifetime is not None:
+        reason = "worker-lifetime-reached"
+        worker.asyncio_loop.call_later(lifetime, worker.native.close, reason, not restart)
+
+
 def start(native_class, options):
     """Runs a worker until it ends; the exit code of the process."""
     if options["refused"]:
         raise StartError(f"the native worker does not support {options['refused']} yet")
     for warning in options["warnings"]:
         logger.warning(warning)
-    settings = settings_of(options)
+    folder = new_folder(options)
+    settings = settings_of(options, folder.dir_path)
     if sys.path and sys.path[0] == "":
         # `python -c` puts the working directory there, the command of stock does not.
         del sys.path[0]
-    sys.path.insert(0, settings["local_directory"])
+    sys.path[:0] = [settings["local_directory"], *options["sys_path"]]
     asyncio.set_event_loop(asyncio.new_event_loop())
     loop = IOLoop.current()
     hooks = Hooks()
     native = native_class(msgpack.packb(settings, use_bin_type=True), hooks)
+    native.tell_directory(settings["local_directory"])
     worker = Worker(native, loop, settings)
     hooks.bind(worker)
     worker.executor.start()
@@ -191,8 +216,8 @@ def start(native_class, options):
     logger.info("      Local Directory: %26s", settings["local_directory"])
     logger.info("-" * 49)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        worker.asyncio_loop.add_signal_handler(number, native.close, f"signal {number}")
+    obey_signals(worker, options["nanny"] is not None)
+    leave_after(worker, *lifetime_of(options))
 
     async def begin():
         try:
@@ -212,6 +237,10 @@ def start(native_class, options):
     loop.start()
     logger.info("Stopping worker at %s. Reason: %s", worker.address, hooks.ended)
     native.stop()
+    folder.release()
+    if options["pid_file"]:
+        with contextlib.suppress(OSError):
+            os.remove(options["pid_file"])
     return 1 if (hooks.ended or "").startswith("error:") else 0
 
 

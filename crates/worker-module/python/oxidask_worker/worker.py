@@ -103,7 +103,7 @@ class NativeWorker(Introspection, Plugins):
         # Executions under way by key.
         self.attempts = {}
         self.scheduler_delay = 0
-        self.nanny = None
+        self.nanny = settings["nanny"]
         self.digests = None
         self.is_closing = False
         self._setup_logging(logger)
@@ -262,8 +262,8 @@ class NativeWorker(Introspection, Plugins):
             for one in self.preloads:
                 await one.start()
 
-    async def close(self, *_, reason="worker-close", **__):
-        self.native.close(reason)
+    async def close(self, *_, reason="worker-close", nanny=True, **__):
+        self.native.close(reason, nanny)
         await self.finished()
         return "OK"
 

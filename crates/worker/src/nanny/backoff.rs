@@ -42,7 +42,10 @@ mod tests {
         let waits: Vec<f64> = (0..10)
             .map(|_| backoff.died(second).as_secs_f64())
             .collect();
-        assert_eq!(waits, [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
+        assert_eq!(
+            waits,
+            [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+        );
         for _ in 0..100 {
             assert_eq!(backoff.died(second), LONGEST);
         }

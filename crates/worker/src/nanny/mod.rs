@@ -200,7 +200,8 @@ impl Nanny {
     async fn instantiate(&self) -> Result<(), String> {
         let (done, up) = oneshot::channel();
         self.command(Command::Instantiate(done));
-        up.await.unwrap_or_else(|_| Err("the nanny is closing".into()))
+        up.await
+            .unwrap_or_else(|_| Err("the nanny is closing".into()))
     }
 
     /// Ends the worker process; returns when it is gone.

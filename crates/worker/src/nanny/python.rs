@@ -190,7 +190,10 @@ async fn listen(nanny: Nanny, read: OwnedReadHalf, waiting: Waiting) {
                 // Whoever waits hears of it by the end of its channel.
                 waiting.lock().clear();
                 let mut running = nanny.0.python.running.lock().await;
-                if running.as_ref().is_some_and(|one| Arc::ptr_eq(&one.waiting, &waiting)) {
+                if running
+                    .as_ref()
+                    .is_some_and(|one| Arc::ptr_eq(&one.waiting, &waiting))
+                {
                     running.take();
                 }
                 return;
@@ -234,7 +237,11 @@ async fn answer(read: &mut BufReader<OwnedReadHalf>) -> Result<Answer, PythonErr
 
 impl Nanny {
     /// Has Python answer a request.
-    pub(super) async fn ask_python(&self, what: &str, message: &Message) -> Result<Message, PythonError> {
+    pub(super) async fn ask_python(
+        &self,
+        what: &str,
+        message: &Message,
+    ) -> Result<Message, PythonError> {
         let python = self.python().await?;
         let head = json!({"op": what, "worker": self.worker_description()});
         let answer = python.ask(head, Some(message)).await?;
@@ -282,7 +289,11 @@ impl Nanny {
         started.ask(json!({"op": "start"}), None).await?;
         let plugins = self.0.python.plugins.lock().clone();
         for (name, message) in plugins {
-            let op = if name.is_empty() { "plugins" } else { "request" };
+            let op = if name.is_empty() {
+                "plugins"
+            } else {
+                "request"
+            };
             let head = json!({"op": op, "worker": self.worker_description()});
             if let Err(error) = started.ask(head, Some(&message)).await {
                 tracing::error!("plugin {name} was not set up again: {error}");
@@ -422,7 +433,9 @@ fn wire_value(value: &Value) -> WireValue {
         Value::String(text) => text.as_str().into(),
         Value::Array(items) => WireValue::Array(items.iter().map(wire_value).collect()),
         Value::Object(map) => {
-            let entries = map.iter().map(|(name, value)| (name.as_str(), wire_value(value)));
+            let entries = map
+                .iter()
+                .map(|(name, value)| (name.as_str(), wire_value(value)));
             WireValue::map(entries)
         }
     }

@@ -99,8 +99,12 @@ impl Registration {
             return self;
         };
         let plugins = reply.value().ok();
-        let plugins = plugins.as_ref().and_then(|value| value.get("nanny-plugins"));
-        let any = plugins.and_then(Value::as_map).is_some_and(|map| !map.is_empty());
+        let plugins = plugins
+            .as_ref()
+            .and_then(|value| value.get("nanny-plugins"));
+        let any = plugins
+            .and_then(Value::as_map)
+            .is_some_and(|map| !map.is_empty());
         if any && let Err(error) = nanny.set_plugins_up(&reply).await {
             tracing::error!("the nanny's plugins could not be set up: {error}");
         }
@@ -146,7 +150,9 @@ pub(super) async fn log_event(nanny: &Nanny, topic: Value, msg: Value) {
 async fn call(nanny: &Nanny, op: &str, args: Value) {
     let answered = async {
         let mut connection = connect(nanny).await?;
-        connection.send(&Request::new(op, args).to_message()).await?;
+        connection
+            .send(&Request::new(op, args).to_message())
+            .await?;
         connection.read().await?;
         Ok(())
     };

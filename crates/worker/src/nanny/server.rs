@@ -131,13 +131,15 @@ impl Nanny {
             "kill" => {
                 let timeout = seconds(args, "timeout", self.kill_timeout());
                 let stay_down = self.0.settings.release < KILL_RESTARTS;
-                self.kill(timeout, reason(args, "nanny-kill"), stay_down).await;
+                self.kill(timeout, reason(args, "nanny-kill"), stay_down)
+                    .await;
                 Value::Nil
             }
             "restart" => return self.restart(args).await,
             "terminate" => {
                 let timeout = seconds(args, "timeout", 5.0);
-                self.close(timeout, false, reason(args, "nanny-close")).await;
+                self.close(timeout, false, reason(args, "nanny-close"))
+                    .await;
                 "OK".into()
             }
             "close_gracefully" => {
@@ -222,7 +224,9 @@ fn status_of(name: &str) -> Value {
 }
 
 fn reason<'a>(args: &'a Value, default: &'a str) -> &'a str {
-    args.get("reason").and_then(Value::as_str).unwrap_or(default)
+    args.get("reason")
+        .and_then(Value::as_str)
+        .unwrap_or(default)
 }
 
 fn seconds(args: &Value, name: &str, default: f64) -> Duration {

@@ -139,7 +139,9 @@ impl Supervisor {
             Command::Instantiate(done) if self.nanny.is_closing() => {
                 done.send(Err("the nanny is closing".into())).ok();
             }
-            Command::Instantiate(done) if self.process.is_some() && self.started && !self.ending => {
+            Command::Instantiate(done)
+                if self.process.is_some() && self.started && !self.ending =>
+            {
                 done.send(Ok(())).ok();
             }
             Command::Instantiate(done) => {
@@ -290,13 +292,16 @@ impl Supervisor {
             }
             FromWorker::Leaving { reason } => self.leaving(&reason),
             // It ends with a code that says so as well.
-            FromWorker::Failed { message } => tracing::error!("the worker process failed: {message}"),
+            FromWorker::Failed { message } => {
+                tracing::error!("the worker process failed: {message}")
+            }
         }
     }
 
     fn look_at_memory(&mut self, resident: u64) {
         let settings = &self.nanny.0.settings;
-        let (Some(limit), Some(fraction)) = (settings.common.memory_limit, settings.terminate) else {
+        let (Some(limit), Some(fraction)) = (settings.common.memory_limit, settings.terminate)
+        else {
             return;
         };
         if self.over_limit || resident as f64 <= fraction * limit as f64 {
@@ -319,7 +324,9 @@ impl Supervisor {
         process.kill();
         self.over_limit = true;
         let nanny = self.nanny.clone();
-        tokio::spawn(async move { scheduler::log_memory_event(&nanny, worker, pid, resident).await });
+        tokio::spawn(
+            async move { scheduler::log_memory_event(&nanny, worker, pid, resident).await },
+        );
     }
 
     async fn exited(&mut self, status: ExitStatus, failure: Option<String>) {
@@ -344,11 +351,15 @@ impl Supervisor {
         match self.status() {
             Status::Closing | Status::Closed => return self.set_status(Status::Closed),
             Status::ClosingGracefully => {
-                return self.close(Duration::ZERO, false, "nanny-close-gracefully").await;
+                return self
+                    .close(Duration::ZERO, false, "nanny-close-gracefully")
+                    .await;
             }
             Status::Init | Status::Running => {}
         }
-        if self.started && let Some(address) = facts.address {
+        if self.started
+            && let Some(address) = facts.address
+        {
             let nanny = self.nanny.clone();
             tokio::spawn(async move { scheduler::unregister(&nanny, &address).await });
         }
@@ -359,7 +370,9 @@ impl Supervisor {
                 waiting.send(Err(why.clone())).ok();
             }
             self.outcome = Ended::Failed;
-            return self.close(Duration::ZERO, false, "nanny-instantiate-failed").await;
+            return self
+                .close(Duration::ZERO, false, "nanny-instantiate-failed")
+                .await;
         }
         if self.stay_down && self.up.is_empty() {
             return;

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.cluster import Cluster, stock_scheduler
-from harness.releases import RELEASES
+from harness.releases import KINDS, RELEASES
 
 
 def pytest_configure(config):
@@ -15,7 +15,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         scenario = params.get("scenario", "").split(".")[0]
-        group = f"{params['release']} {scenario}" if "cluster" in item.fixturenames else item.nodeid
+        shared = f"{params.get('release')} {params.get('workers', 'stock')} {scenario}"
+        group = shared if "cluster" in item.fixturenames else item.nodeid
         item.add_marker(pytest.mark.xdist_group(group))
         if stock_scheduler() and item.get_closest_marker("native_only"):
             item.add_marker(pytest.mark.skip(reason="the stock scheduler does not do this"))
@@ -39,22 +40,27 @@ def release(request):
 
 
 class SharedClusters:
-    """One cluster per release, with two workers of one thread. One that a test has broken is replaced."""
+    """One cluster per release and kind of workers (`harness.releases.KINDS`), with two of them that have one thread.
+
+    One that a test has broken is replaced.
+    """
 
     def __init__(self, folders):
         self.folders, self.clusters = folders, {}
 
-    def get(self, release):
-        if release not in self.clusters:
-            self.clusters[release] = Cluster(self.folders.mktemp(f"shared-{release}"), release)
-        return self.clusters[release]
+    def get(self, release, workers):
+        which = release, workers
+        if which not in self.clusters:
+            folder = self.folders.mktemp(f"shared-{release}-{workers}")
+            self.clusters[which] = Cluster(folder, release, kinds=KINDS[workers])
+        return self.clusters[which]
 
-    def discard(self, release):
-        self.clusters.pop(release).close()
+    def discard(self, *which):
+        self.clusters.pop(which).close()
 
     def close(self):
-        for release in list(self.clusters):
-            self.discard(release)
+        for which in list(self.clusters):
+            self.discard(*which)
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +71,24 @@ def shared_clusters(tmp_path_factory):
 
 
 @pytest.fixture
-def cluster(request, shared_clusters, release):
+def workers():
+    """The kind of the workers of `cluster`; tests that want others are parametrized with it."""
+    return "stock"
+
+
+@pytest.fixture
+def cluster(request, shared_clusters, release, workers):
     """A running cluster of the release, shared with other tests: leave it as it was."""
-    cluster = shared_clusters.get(release)
+    cluster = shared_clusters.get(release, workers)
     request.node.clusters = [cluster]
     yield cluster
     try:
         cluster.check()
     except AssertionError:
-        shared_clusters.discard(release)
+        shared_clusters.discard(release, workers)
         raise
     if getattr(request.node, "call_failed", True):
-        shared_clusters.discard(release)
+        shared_clusters.discard(release, workers)
 
 
 @pytest.fixture

@@ -106,16 +106,23 @@ class Worker(Process):
 
 
 class Cluster:
-    """A scheduler with stock workers, and client processes of the same release. Ended by `close`."""
+    """A scheduler with workers, and client processes of the same release. Ended by `close`.
 
-    def __init__(self, folder, release, workers=2, options=(), environment=None, stock=False, **worker_options):
+    `kinds`: for each worker whether it is "stock" or "native"; without it there are `workers` of one kind.
+    """
+
+    def __init__(
+        self, folder, release, workers=2, options=(), environment=None, stock=False, kinds=None, **worker_options
+    ):
         self.folder, self.release = folder, release
-        self.processes, self.peers = [], []
+        self.processes, self.peers, self.workers = [], [], []
         self.scheduler = Scheduler(folder, release, *options, stock=stock, **(environment or {}))
         self.processes.append(self.scheduler)
         try:
             self.scheduler.wait_until_listening()
-            self.workers = [self.add_worker(**worker_options) for _ in range(workers)]
+            for kind in kinds or [None] * workers:
+                words = {**worker_options, "native": kind == "native"} if kind else worker_options
+                self.workers.append(self.add_worker(**words))
             for worker in self.workers:
                 worker.wait_until_registered()
         except BaseException:

@@ -6,6 +6,9 @@
 import os
 
 RELEASES = ("2.30.1", "2022.12.0", "2026.8.0")
+# What the two workers of a cluster are, and with which releases tests that know of it use it beside stock's.
+KINDS = {"stock": ("stock", "stock"), "native": ("native", "native"), "mixed": ("native", "stock")}
+NATIVE = {"native": ("2022.12.0", "2026.8.0"), "mixed": ("2026.8.0",)}
 P2P = ("2022.12.0", "2023.8.0", "2023.10.0", "2024.2.0", "2024.8.0", "2024.12.1", "2026.8.0")
 PREFECT = {"0.13.19": "2.30.1", "1.4.1": "2022.12.0"}
 

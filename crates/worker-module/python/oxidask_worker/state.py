@@ -36,7 +36,7 @@ class Data(MutableMapping):
         return iter([key for key in keys if key not in self._actors] if self._actors else keys)
 
     def __len__(self):
-        return self._native.count() - len(self._actors)
+        return sum(1 for _ in self) if self._actors else self._native.count()
 
     def __contains__(self, key):
         return self._native.has(key) and key not in self._actors

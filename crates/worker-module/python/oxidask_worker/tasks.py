@@ -36,6 +36,9 @@ except ImportError:
 # What `secede` looks at is not the state above.
 pool_state = distributed.threadpoolexecutor.thread_state
 
+# What stands for no task where `None` would be one.
+NO_VALUE = getattr(distributed.worker, "NO_VALUE", None) or getattr(distributed.worker, "no_value", None)
+
 # Held while user data is unpickled, as if one thread did it, like in stock: an import that one thread has not finished
 # is no module to another yet, and pickle does not wait for the packages around it.
 loading = threading.RLock()
@@ -129,9 +132,9 @@ def load_call(frames):
     """A task of releases up to 2023.8.0: function, arguments and keyword arguments, or one serialised object."""
     with loading:
         message = protocol.loads(frames)
-        run_spec = message.get("run_spec", message.get("task", distributed.worker.no_value))
+        run_spec = message.get("run_spec", message.get("task", NO_VALUE))
         if isinstance(run_spec, dict) and "function" in run_spec:
-            message, run_spec = run_spec, distributed.worker.no_value
+            message, run_spec = run_spec, NO_VALUE
         return distributed.worker._deserialize(
             message.get("function"), message.get("args"), message.get("kwargs"), run_spec
         )

@@ -234,7 +234,7 @@ class Runner:
             return failure(error, start, time())
 
     def run(self, attempt, key, pickled, buffers, parts, inputs, annotations, actor=False, node=None):
-        """What became of the task; None if that is told later, with `Native.finish`. `node`: the run spec, if loaded."""
+        """What became of the task; None if that is told later, with `Native.finish`. `node`: the spec, if loaded."""
         worker = self.worker
         if worker.state.actors:
             inputs = with_proxies(inputs, worker)

@@ -30,6 +30,14 @@ from oxidask_worker.tasks import described, safe_sizeof
 
 logger = logging.getLogger("distributed.worker")
 
+try:
+    from distributed.protocol.serialize import _is_dumpable as is_dumpable
+except ImportError:
+    # Older releases find out when they send it.
+    def is_dumpable(_):
+        return True
+
+
 # Methods that work on the surface below.
 BORROWED = (
     "_get_client",
@@ -47,7 +55,6 @@ BORROWED = (
     "get_monitor_info",
     "get_profile",
     "get_profile_metadata",
-    "log_event",
     "logs",
     "send_to_worker",
     "trigger_profile",
@@ -232,6 +239,12 @@ class NativeWorker(Introspection, Plugins):
     def batched_send(self, message):
         """Says something on the stream to the scheduler. From any thread."""
         self.native.say(frames_of([message]))
+
+    def log_event(self, topic, msg):
+        """In order with what the task or the loop that calls it says next."""
+        if not is_dumpable(msg):
+            raise TypeError(f"Message must be msgpack serializable. Got {type(msg)=} instead.")
+        self.batched_send({"op": "log-event", "topic": topic, "msg": msg})
 
     def handle_stimulus(self, *events):
         """`secede()` of the environment comes here; nothing else of the state machine is Python's."""

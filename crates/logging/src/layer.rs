@@ -72,10 +72,12 @@ impl<S: Subscriber> Layer<S> for LogLayer {
     }
 }
 
-/// Whether `get_logs` shall tell of it. Stock keeps the lines of its scheduler's logger alone; a warning
-/// of another part is worth more to those who ask than its absence would be.
+/// Whether `get_logs` shall tell of it. Stock keeps the lines of its scheduler's or nanny's logger alone; a
+/// warning of another part is worth more to those who ask than its absence would be.
 fn is_kept(name: &str, level: Level) -> bool {
-    name.starts_with("distributed.scheduler") || level <= Level::WARN
+    name.starts_with("distributed.scheduler")
+        || name.starts_with("distributed.nanny")
+        || level <= Level::WARN
 }
 
 /// The message of an event and its further fields.

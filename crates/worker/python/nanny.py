@@ -28,6 +28,7 @@ except (ImportError, AttributeError, OSError):
 
 from distributed import preloading, protocol  # noqa: E402
 from distributed.core import ConnectionPool, Status, error_message  # noqa: E402
+from distributed.diskutils import WorkSpace  # noqa: E402
 from distributed.protocol import pickle  # noqa: E402
 from distributed.security import Security  # noqa: E402
 from tornado.ioloop import IOLoop  # noqa: E402
@@ -77,7 +78,10 @@ class Nanny:
         self.ip, self.port = self.ip.strip("[]"), int(port)
         self.nthreads = given["nthreads"]
         self.death_timeout = given["death_timeout"]
-        self.local_directory = given["local_directory"]
+        # Made here; another folder where that one belongs to somebody else.
+        self.local_directory = WorkSpace(given["local_directory"]).base_dir
+        # As stock's: workers inherit the path, and find there what plugins bring.
+        sys.path.insert(0, self.local_directory)
         self.env = dict(given["env"])
         self.pre_spawn_env = self.env
         self.memory_limit = given["memory_limit"]

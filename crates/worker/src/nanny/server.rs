@@ -218,8 +218,8 @@ fn status_of(name: &str) -> Value {
     Value::map([
         ("__Enum__", Value::from(true)),
         ("name", name.into()),
-        ("module", "distributed.core".into()),
-        ("qualname", "Status".into()),
+        ("__module__", "distributed.core".into()),
+        ("__name__", "Status".into()),
     ])
 }
 

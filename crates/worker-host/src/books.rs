@@ -44,8 +44,10 @@ pub(crate) enum Input {
         unlimited: bool,
         answer: oneshot::Sender<Served>,
     },
-    /// The stream to the scheduler is there.
-    Connected(Arc<Outlet>),
+    /// The stream to the scheduler is there; `again`: not for the first time.
+    Connected { outlet: Arc<Outlet>, again: bool },
+    /// There is no stream for the moment. What there is to say waits.
+    Disconnected,
     /// A message that is not the state machine's.
     Say(Message),
     /// What the state machine waits for is due.
@@ -155,9 +157,16 @@ impl Books {
         match input {
             Input::Ask(question) => question(&self.core),
             Input::Observe(wanted) => self.core.observe_transitions(wanted),
-            Input::Connected(scheduler) => {
-                self.scheduler = Some(scheduler);
+            Input::Connected { outlet, again } => {
+                if again {
+                    // It was meant for a scheduler that is gone, or does not remember.
+                    self.said.clear();
+                    let stimulus_id = stimulus("reconnect");
+                    self.apply(&mut vec![Event::Reconnected { stimulus_id }]);
+                }
+                self.scheduler = Some(outlet);
             }
+            Input::Disconnected => self.scheduler = None,
             Input::Say(message) => {
                 self.speak();
                 if let Some(scheduler) = &self.scheduler {
@@ -309,7 +318,8 @@ impl Books {
             return self.interpreter.execute(execution);
         }
         let (handle, interpreter) = (self.handle.clone(), Arc::clone(&self.interpreter));
-        tokio::spawn(execute_with_memory(handle, interpreter, execution, inputs));
+        let begins = execute_with_memory(handle, interpreter, execution, inputs);
+        self.runtime.spawn(begins);
     }
 
     fn gather(&mut self, transfer: TransferId, worker: Arc<str>, keys: Vec<Key>) {

@@ -13,6 +13,17 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// TLS is wanted, and there is no certificate.
+    #[error(
+        "TLS expects a `ssl_context` argument; give the files of authority, certificate and key \
+         (--tls-ca-file, --tls-cert, --tls-key, or distributed.comm.tls in the configuration)"
+    )]
+    NoCertificate,
+    /// Encryption is required, and the protocol has none.
+    #[error(
+        "encryption required by Dask configuration, refusing communication over tcp://; use --protocol tls"
+    )]
+    NotEncrypted,
 }
 
 /// Why there is no connection to the scheduler, or none any more.

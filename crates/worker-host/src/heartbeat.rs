@@ -17,7 +17,7 @@ use crate::settings::Settings;
 /// Bounds of what the scheduler may ask for, in seconds.
 const INTERVAL: std::ops::Range<f64> = 0.05..3600.0;
 
-/// Beats until the worker ends.
+/// Beats until the worker ends, or the scheduler says that it does not know it.
 pub(crate) async fn beat(settings: Arc<Settings>, handle: Handle, first: f64) {
     let mut meter = Meter::new();
     let mut connection = None;
@@ -26,10 +26,7 @@ pub(crate) async fn beat(settings: Arc<Settings>, handle: Handle, first: f64) {
         tokio::time::sleep(seconds(interval)).await;
         match once(&settings, &handle, &mut meter, &mut connection).await {
             Ok(Some(wanted)) => interval = wanted,
-            Ok(None) => {
-                tracing::warn!("Scheduler was unaware of this worker; shutting down.");
-                return handle.close("worker-heartbeat-missing");
-            }
+            Ok(None) => return,
             Err(error) => {
                 tracing::warn!("Failed to communicate with scheduler during heartbeat: {error}");
                 connection = None;

@@ -1,6 +1,8 @@
 //! Starting the worker, and the handle through which everything else reaches it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use oxidask_key::Key;
 use oxidask_wire::{Dialect, Message};
@@ -10,6 +12,7 @@ use oxidask_worker_core::event::{Datum, Event, Outcome};
 use oxidask_worker_core::ids::AttemptId;
 use oxidask_worker_core::opaque::Opaque;
 use tokio::net::TcpListener;
+use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::books::{Books, Input};
@@ -20,6 +23,7 @@ use crate::interpreter::{Failure, Interpreter, Object, Success};
 use crate::listener::listen;
 use crate::memory::Memory;
 use crate::peers::Peers;
+use crate::retiring::retire;
 use crate::scheduler;
 use crate::settings::Settings;
 use crate::store::Store;
@@ -38,6 +42,10 @@ struct Identity {
     id: String,
     store: Store,
     memory: Arc<Memory>,
+    settings: Arc<Settings>,
+    /// It hands over its data before it leaves: the stream may end any moment.
+    retiring: AtomicBool,
+    runtime: runtime::Handle,
 }
 
 impl Handle {
@@ -169,6 +177,27 @@ impl Handle {
         });
     }
 
+    /// Makes the worker hand over its data and leave, within `limit` or [`Settings::retire_timeout`].
+    /// A second time: at once.
+    pub fn close_gracefully(&self, reason: &str, limit: Option<Duration>) {
+        if self.identity.retiring.swap(true, Ordering::AcqRel) {
+            return self.close(reason);
+        }
+        let (handle, reason) = (self.clone(), reason.to_owned());
+        let leaving = async move { retire(&handle, &reason, limit).await };
+        self.identity.runtime.spawn(leaving);
+    }
+
+    /// Whether it is handing over its data.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.identity.retiring.load(Ordering::Acquire)
+    }
+
+    /// Settings in force.
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.identity.settings
+    }
+
     /// Resolves with the reason when the worker is to leave.
     pub async fn closing(&self) -> String {
         let mut closing = self.closing.subscribe();
@@ -199,13 +228,24 @@ impl Host {
         settings: Settings,
         interpreter: Arc<dyn Interpreter>,
     ) -> Result<Self, StartError> {
+        match (settings.encrypted, &settings.security) {
+            (true, security) if security.server().is_none() => {
+                return Err(StartError::NoCertificate);
+            }
+            (false, security) if security.require_encryption() => {
+                return Err(StartError::NotEncrypted);
+            }
+            _ => {}
+        }
         let (listener, port) = bind(&settings).await?;
         let host = settings.contact_host.as_ref();
         let host = bracketed(host.unwrap_or(&settings.listen_host));
+        let scheme = if settings.encrypted { "tls" } else { "tcp" };
         let address: Arc<str> = match &settings.contact_address {
             Some(address) => address.as_str().into(),
-            None => format!("tcp://{host}:{port}").into(),
+            None => format!("{scheme}://{host}:{port}").into(),
         };
+        let settings = Arc::new(settings);
         let store = Store::default();
         let memory = Memory::new(
             settings.memory.clone(),
@@ -220,6 +260,9 @@ impl Host {
                 id: format!("Worker-{}", uuid::Uuid::new_v4()),
                 store: store.clone(),
                 memory: Arc::clone(&memory),
+                settings: Arc::clone(&settings),
+                retiring: AtomicBool::new(false),
+                runtime: runtime::Handle::current(),
             }),
             closing: watch::Sender::new(None),
         };
@@ -241,7 +284,6 @@ impl Host {
         handle.desk.open(books);
         tokio::spawn(Arc::clone(&memory).spill());
         tokio::spawn(crate::memory::watch(memory, handle.clone()));
-        let settings = Arc::new(settings);
         tokio::spawn(listen(
             listener,
             Arc::clone(&settings),

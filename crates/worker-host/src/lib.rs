@@ -2,7 +2,7 @@
 //! without Python.
 //!
 //! From the outside in: [`host`] starts everything and is the handle that threads of Python hold;
-//! [`scheduler`] registers and carries the stream; `heartbeat`, `metrics`; `listener` and `requests`
+//! `registration` and [`scheduler`]: letting in, and the stream; `retiring`: leaving in order; `heartbeat`, `metrics`; `listener` and `requests`
 //! serve callers; `peers` fetches data; `desk` and `outlet` are the ways into and out of `books`, which owns
 //! the state machine and the `store`; [`memory`] keeps data and process within their limits. What only Python
 //! can do goes through one trait, [`interpreter::Interpreter`], which `worker-module` implements.
@@ -23,7 +23,9 @@ pub mod memory;
 mod metrics;
 mod outlet;
 mod peers;
+mod registration;
 mod requests;
+mod retiring;
 pub mod scheduler;
 pub mod settings;
 mod store;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use oxidask_wire::connection::{AcceptPolicy, SocketOptions, configure};
 use oxidask_wire::{Connection, Generation};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::host::Handle;
 use crate::interpreter::Interpreter;
@@ -24,6 +25,8 @@ pub(crate) async fn listen(
         silent: Generation::of(&settings.release),
         ..AcceptPolicy::default()
     });
+    let tls = settings.security.server().filter(|_| settings.encrypted);
+    let tls = tls.cloned();
     let server = Arc::new(Server::new(settings, handle, interpreter));
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -34,15 +37,31 @@ pub(crate) async fn listen(
                 continue;
             }
         };
-        let (server, policy) = (Arc::clone(&server), Arc::clone(&policy));
+        let (server, policy, tls) = (Arc::clone(&server), Arc::clone(&policy), tls.clone());
         tokio::spawn(async move {
             if let Err(error) = configure(&stream, &SocketOptions::default()) {
                 tracing::debug!("socket options of {peer}: {error}");
             }
-            match Connection::accept(stream, &policy, Some(peer), None).await {
-                Ok(connection) => server.serve(connection).await,
-                Err(error) => tracing::debug!("{peer} was not let in: {error}"),
-            }
+            let accepted = match tls {
+                None => Connection::accept(stream, &policy, Some(peer), None).await,
+                Some(tls) => {
+                    let shaken = timeout(policy.handshake_timeout, tls.accept(stream)).await;
+                    let reason = match shaken {
+                        Ok(Ok(stream)) => {
+                            let accepted = Connection::accept(stream, &policy, Some(peer), None);
+                            return server.serve_accepted(accepted.await, peer).await;
+                        }
+                        Ok(Err(error)) => error.to_string(),
+                        Err(_) => "no answer in time".to_owned(),
+                    };
+                    tracing::warn!(
+                        target: "distributed.comm.tcp",
+                        "TLS handshake failed with remote 'tls://{peer}': {reason}"
+                    );
+                    return;
+                }
+            };
+            server.serve_accepted(accepted, peer).await;
         });
     }
 }

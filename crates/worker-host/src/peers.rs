@@ -130,6 +130,7 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         generation: Generation::of(&settings.release),
         timeout: settings.connect_timeout,
         pickle_protocol: 5,
+        security: settings.security.clone(),
         ..ConnectOptions::default()
     }
 }

@@ -1,11 +1,13 @@
 //! Answering requests. What concerns only state and data is answered here; everything else is an
 //! operation that runs user code or needs Python's objects, and goes to the interpreter.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use oxidask_key::Key;
+use oxidask_wire::error::AcceptError;
 use oxidask_wire::pickle::Exception;
 use oxidask_wire::rpc::{ErrorStatus, Request, error_reply};
 use oxidask_wire::{Connection, Message, Value};
@@ -47,6 +49,18 @@ impl Server {
             settings,
             handle,
             interpreter,
+        }
+    }
+
+    /// Serves a caller that was let in.
+    pub(crate) async fn serve_accepted(
+        &self,
+        accepted: Result<Connection, AcceptError>,
+        peer: SocketAddr,
+    ) {
+        match accepted {
+            Ok(connection) => self.serve(connection).await,
+            Err(error) => tracing::debug!("{peer} was not let in: {error}"),
         }
     }
 
@@ -106,6 +120,12 @@ impl Server {
             "keys" => Value::array(self.handle.store().keys()),
             "get_data" => return self.get_data(connection, &request).await,
             "free_keys" | "delete_data" => self.free_keys(&request),
+            "close_gracefully" => {
+                let reason = request.args.get("reason").and_then(Value::as_str);
+                let reason = reason.unwrap_or("worker-close-gracefully");
+                self.handle.close_gracefully(reason, None);
+                "OK".into()
+            }
             "terminate" => {
                 let reason = request.args.get("reason").and_then(Value::as_str);
                 self.handle.close(reason.unwrap_or("terminate"));

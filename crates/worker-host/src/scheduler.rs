@@ -1,47 +1,82 @@
-//! The connection to the scheduler: registration, then orders in and reports out.
+//! The stream of the scheduler: orders in and reports out, and what happens when it breaks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use oxidask_wire::Value;
 use oxidask_wire::connection::Reader;
 use oxidask_wire::message::order::Order;
 use oxidask_wire::message::worker::FromWorker;
-use oxidask_wire::{Connection, Dialect, Message, Release, Value};
+use oxidask_wire::{Connection, Dialect, Message, Release};
+use oxidask_worker_core::Worker;
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::status::WorkerStatus;
 
 use crate::books::Input;
-use crate::clock::{now, stimulus};
+use crate::clock::stimulus;
 use crate::error::SchedulerError;
 use crate::heartbeat::{beat, interval_in};
 use crate::host::Handle;
 use crate::interpreter::Interpreter;
-use crate::metrics::{Figures, Meter};
 use crate::outlet::Outlet;
-use crate::peers::connect_options;
+use crate::registration::{EMPTY_HANDED, register_in_time};
 use crate::settings::Settings;
 use crate::translate::{Meaning, meaning};
 
-/// Between two attempts to reach the scheduler.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Between two signs of life on the stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Bytes of a run spec that may be produced anew by decompressing and joining.
 const SPEC_LIMIT: usize = 4 << 30;
-/// First release whose schedulers know `status` in a registration.
-const STATUS: Release = Release::new(2021, 10, 0);
-/// First release whose schedulers know `stimulus_id` in a registration.
-const STIMULUS: Release = Release::new(2022, 4, 2);
-/// First release whose schedulers know `server_id` in a registration.
-const SERVER_ID: Release = Release::new(2022, 6, 1);
+/// A scheduler that does not know this worker has mostly told it to close, which is on its way.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// After a scheduler has come back it orders anew what it knows of, and is answered with what is here;
+/// then it is told of the rest.
+const ORDERS_FIRST: Duration = Duration::from_secs(2);
 
-/// Registers and serves the stream until it ends; returns why.
+/// How a stream ended.
+enum End {
+    /// The worker is to leave.
+    Leave(String),
+    /// It broke, or the scheduler forgot the worker.
+    Lost(String),
+}
+
+/// Registers and serves the stream until the worker leaves; returns why.
 pub(crate) async fn serve(
     settings: Arc<Settings>,
     handle: Handle,
     interpreter: Arc<dyn Interpreter>,
 ) -> Result<String, SchedulerError> {
-    let (connection, reply) = register_in_time(&settings, &handle).await?;
+    let mut again = false;
+    loop {
+        let (connection, reply) = register_in_time(&settings, &handle, again).await?;
+        let end = session(&settings, &handle, &interpreter, connection, reply, again).await?;
+        match end {
+            End::Leave(reason) => return Ok(reason),
+            // It has taken the data and let the worker go.
+            End::Lost(_) if handle.is_retiring() => return Ok(handle.closing().await),
+            End::Lost(_)
+                if settings.reconnect_timeout <= 0.0 && settings.death_timeout.is_none() =>
+            {
+                return Ok("worker-handle-scheduler-connection-broken".into());
+            }
+            End::Lost(why) => {
+                tracing::warn!("Connection to scheduler broken ({why}). Reconnecting...");
+                handle.send(Input::Disconnected);
+                again = true;
+            }
+        }
+    }
+}
+
+async fn session(
+    settings: &Arc<Settings>,
+    handle: &Handle,
+    interpreter: &Arc<dyn Interpreter>,
+    connection: Connection,
+    reply: Message,
+    again: bool,
+) -> Result<End, SchedulerError> {
     let value = reply.value()?;
     let warning = value.get("warning").and_then(Value::as_str);
     if let Some(warning) = warning.filter(|text| !text.is_empty()) {
@@ -58,17 +93,40 @@ pub(crate) async fn serve(
         let outlet = Arc::clone(&outlet);
         async move { outlet.keep_writing(&sign, KEEP_ALIVE).await }
     });
-    handle.send(Input::Connected(Arc::clone(&outlet)));
+    // It may be paused, or leaving, when it comes back.
+    let status = match handle.ask(Worker::status).await {
+        Some(status) if again => status,
+        _ => WorkerStatus::Running,
+    };
+    let connected = Arc::clone(&outlet);
+    handle.send(Input::Connected {
+        outlet: connected,
+        again,
+    });
     handle.event(Event::SetStatus {
-        status: WorkerStatus::Running,
+        status,
         stimulus_id: stimulus("worker-status-change"),
     });
-    let beating = tokio::spawn(beat(settings, handle.clone(), interval_in(&value)));
-    let reason = tokio::select! {
-        reason = read(&mut reader, &handle, &interpreter) => reason,
-        reason = handle.closing() => Ok(reason),
+    let mut beating = tokio::spawn(beat(
+        Arc::clone(settings),
+        handle.clone(),
+        interval_in(&value),
+    ));
+    let telling = tokio::spawn(tell_what_is_here(handle.clone(), again, settings.release));
+    let end = tokio::select! {
+        end = read(&mut reader, handle, interpreter) => end,
+        reason = handle.closing() => Ok(End::Leave(reason)),
+        _ = &mut beating => match tokio::time::timeout(FAREWELL, read(&mut reader, handle, interpreter)).await {
+            Ok(end) => end,
+            Err(_) => Ok(End::Lost("the scheduler does not know this worker".into())),
+        },
     };
     beating.abort();
+    telling.abort();
+    if matches!(end, Ok(End::Lost(_))) {
+        writing.abort();
+        return end;
+    }
     handle.send(Input::Say(
         Dialect::for_release(&Release::NEWEST).encode_scheduler_batch(&[FromWorker::CloseStream]),
     ));
@@ -78,99 +136,25 @@ pub(crate) async fn serve(
     if !matches!(flushed, Ok(Ok(()))) {
         tracing::debug!("the last messages to the scheduler were not written");
     }
-    reason
+    end
 }
 
-async fn register_in_time(
-    settings: &Settings,
-    handle: &Handle,
-) -> Result<(Connection, Message), SchedulerError> {
-    let begin = tokio::time::Instant::now();
-    loop {
-        let error = match register(settings, handle).await {
-            Ok(done) => return Ok(done),
-            Err(error @ (SchedulerError::Refused(_) | SchedulerError::Decode(_))) => {
-                return Err(error);
-            }
-            Err(error) => error,
+/// Schedulers that do not take data from a registration are told on the stream; what they have no use
+/// for they order to be dropped.
+async fn tell_what_is_here(handle: Handle, again: bool, release: Release) {
+    if !again || release < EMPTY_HANDED {
+        return;
+    }
+    tokio::time::sleep(ORDERS_FIRST).await;
+    let keys = handle.ask(|core| core.data().map(|(key, _)| key.clone()).collect::<Vec<_>>());
+    let keys = keys.await.unwrap_or_default();
+    if !keys.is_empty() {
+        let stimulus_id = stimulus("reconnect");
+        let message = FromWorker::AddKeys {
+            keys,
+            stimulus_id: Some(&stimulus_id),
         };
-        tracing::info!("Waiting to connect to: {} ({error})", settings.scheduler);
-        if let Some(limit) = settings.death_timeout
-            && begin.elapsed().as_secs_f64() >= limit
-        {
-            return Err(SchedulerError::Death {
-                address: settings.scheduler.clone(),
-                seconds: limit,
-                last: error.to_string(),
-            });
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-async fn register(
-    settings: &Settings,
-    handle: &Handle,
-) -> Result<(Connection, Message), SchedulerError> {
-    let mut connection =
-        Connection::connect(&settings.scheduler, &connect_options(settings)).await?;
-    let figures = handle.ask(Figures::of).await.unwrap_or_default();
-    let metrics = Meter::new().metrics(&figures, handle.store().sizes(), &settings.release);
-    let request = registration(settings, handle, metrics);
-    connection.send(&Message::from_value(&request)).await?;
-    let reply = connection.read().await?;
-    let value = reply.value()?;
-    if value.get("status").and_then(Value::as_str) != Some("OK") {
-        let message = ["message", "exception_text", "text"]
-            .iter()
-            .find_map(|name| value.get(name)?.as_str().map(str::to_owned));
-        return Err(SchedulerError::Refused(
-            message.unwrap_or_else(|| format!("{value:?}")),
-        ));
-    }
-    Ok((connection, reply))
-}
-
-fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
-    let empty = || Value::Map(Vec::new());
-    let resources = settings.resources.iter();
-    let mut fields = Value::map([
-        ("op", Value::from("register-worker")),
-        ("reply", false.into()),
-        ("address", handle.address().into()),
-        ("nthreads", settings.nthreads.into()),
-        ("name", name(settings, handle)),
-        ("now", now().0.into()),
-        (
-            "resources",
-            resources.map(|(name, amount)| (name, *amount)).collect(),
-        ),
-        ("memory_limit", settings.memory_limit.into()),
-        ("local_directory", settings.local_directory.as_str().into()),
-        ("services", empty()),
-        ("nanny", settings.nanny.as_deref().into()),
-        ("pid", std::process::id().into()),
-        ("versions", settings.versions.clone()),
-        ("metrics", metrics),
-        ("extra", empty()),
-    ]);
-    if settings.release >= STATUS {
-        // It becomes `running` when the plugins are set up.
-        fields.insert("status", WorkerStatus::Init.as_str());
-    }
-    if settings.release >= STIMULUS {
-        fields.insert("stimulus_id", stimulus("worker-connect"));
-    }
-    if settings.release >= SERVER_ID {
-        fields.insert("server_id", handle.id());
-    }
-    fields
-}
-
-fn name(settings: &Settings, handle: &Handle) -> Value {
-    match &settings.name {
-        Value::Nil => handle.address().into(),
-        name => name.clone(),
+        handle.say(Dialect::for_release(&release).encode_scheduler_batch(&[message]));
     }
 }
 
@@ -178,20 +162,19 @@ async fn read(
     reader: &mut Reader,
     handle: &Handle,
     interpreter: &Arc<dyn Interpreter>,
-) -> Result<String, SchedulerError> {
+) -> Result<End, SchedulerError> {
     loop {
         let message = match reader.read().await {
             Ok(message) => message,
             Err(error) => {
-                tracing::info!("Connection to scheduler broken: {error}");
-                return Ok("worker-handle-scheduler-connection-broken".into());
+                return Ok(End::Lost(error.to_string()));
             }
         };
         let mut events = Vec::new();
         for item in message.items() {
             match meaning(Order::decode(&item?, SPEC_LIMIT)?) {
                 Meaning::Event(event) => events.push(event),
-                Meaning::Close(reason) => return Ok(reason),
+                Meaning::Close(reason) => return Ok(End::Leave(reason)),
                 Meaning::Other(op, mut fields) => {
                     fields.insert("op", op);
                     let message = Message::from_value(&fields);

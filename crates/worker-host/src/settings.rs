@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oxidask_wire::connection::Security;
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 
@@ -35,8 +36,17 @@ pub struct Settings {
     pub memory_limit: Option<u64>,
     /// Folder for files of tasks.
     pub local_directory: String,
+    /// Listen with TLS.
+    pub encrypted: bool,
+    /// Our certificate, and whose we accept.
+    pub security: Security,
     /// Give up when there is no scheduler for so long.
     pub death_timeout: Option<f64>,
+    /// Seconds for which a scheduler that went away is waited for, if there is no death timeout. 0: the
+    /// worker leaves with it, as stock's does.
+    pub reconnect_timeout: f64,
+    /// Seconds that handing over the data may take when the worker leaves gracefully.
+    pub retire_timeout: f64,
     /// `distributed.versions.get_versions()` of this environment.
     pub versions: Value,
     /// Time for a connection (`distributed.comm.timeouts.connect`).
@@ -62,7 +72,11 @@ impl Default for Settings {
             resources: Vec::new(),
             memory_limit: None,
             local_directory: String::new(),
+            encrypted: false,
+            security: Security::default(),
             death_timeout: None,
+            reconnect_timeout: 300.0,
+            retire_timeout: 20.0,
             versions: Value::Map(Vec::new()),
             connect_timeout: Duration::from_secs(30),
             memory: MemorySettings::default(),

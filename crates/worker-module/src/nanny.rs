@@ -92,9 +92,11 @@ async fn obey(mut receiver: Receiver, handle: Handle, quiet: Arc<AtomicBool>) {
                 quiet.store(true, Ordering::Release);
                 handle.close(&reason);
             }
-            Ok(ToWorker::CloseGracefully { reason, .. }) => {
+            Ok(ToWorker::CloseGracefully { reason, timeout }) => {
                 quiet.store(true, Ordering::Release);
-                handle.close(&reason);
+                // The rest is for leaving itself.
+                let limit = Duration::try_from_secs_f64(timeout * 0.8).ok();
+                handle.close_gracefully(&reason, limit);
             }
             Err(error) => {
                 tracing::error!("the nanny has ended: {error}");

@@ -255,6 +255,15 @@ impl Native {
         }
     }
 
+    /// Makes the worker hand over its data and leave; a second time: at once. `nanny` as in `close`.
+    #[pyo3(signature = (reason, nanny = true))]
+    fn close_gracefully(&self, reason: &str, nanny: bool) {
+        if let (false, Some(link)) = (nanny, self.nanny.lock().as_ref()) {
+            link.expect_another();
+        }
+        self.handle.close_gracefully(reason, None);
+    }
+
     /// Ends all threads, after `closed`.
     fn stop(&self, py: Python<'_>) {
         self.jobs.close();

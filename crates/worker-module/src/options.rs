@@ -32,6 +32,10 @@ pub(crate) fn options<'py>(
     dict.set_item("listen_address", &args.listen_address)?;
     dict.set_item("contact_address", &args.contact_address)?;
     dict.set_item("resources", resources)?;
+    dict.set_item("tls_ca_file", &args.tls_ca_file)?;
+    dict.set_item("tls_worker_cert", &args.tls_cert)?;
+    dict.set_item("tls_worker_key", &args.tls_key)?;
+    dict.set_item("protocol", &args.protocol)?;
     dict.set_item("death_timeout", args.death_timeout)?;
     dict.set_item("lifetime", args.lifetime)?;
     dict.set_item("lifetime_stagger", args.lifetime_stagger)?;
@@ -58,9 +62,9 @@ pub(crate) fn options<'py>(
 
 /// Options that can not be left aside in silence or with a warning.
 fn refused(args: &WorkerArgs) -> Option<&'static str> {
-    let tls = args.tls_ca_file.is_some() || args.tls_cert.is_some() || args.tls_key.is_some();
     let protocol = args.protocol.as_deref().unwrap_or("tcp");
-    let found = [(tls, "TLS"), (!protocol.starts_with("tcp"), "--protocol")];
+    let protocol = protocol.trim_end_matches("://");
+    let found = [(!matches!(protocol, "tcp" | "tls"), "--protocol")];
     let found = found.into_iter().find(|(given, _)| *given);
     found.map(|(_, name)| name)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oxidask_wire::connection::{Security, TlsOptions, TlsVersion};
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 use oxidask_worker_host::Settings;
@@ -44,6 +45,10 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
         versions: map.get("versions").cloned().unwrap_or_default(),
         connect_timeout: Duration::try_from_secs_f64(number("connect_timeout").unwrap_or(30.0))
             .map_err(|error| error.to_string())?,
+        encrypted: map.get("encrypted").and_then(Value::as_bool) == Some(true),
+        security: security(map.get("tls").unwrap_or(&Value::Nil))?,
+        reconnect_timeout: number("reconnect_timeout").unwrap_or(300.0),
+        retire_timeout: number("retire_timeout").unwrap_or(20.0),
         memory: memory(map.get("memory").unwrap_or(&Value::Nil), memory_limit)?,
         core: WorkerConfig {
             incoming_bytes_limit: memory_limit
@@ -105,4 +110,24 @@ fn ports(map: &Value) -> Vec<u16> {
     let ports = map.get("ports").and_then(Value::as_seq).unwrap_or_default();
     let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
     ports.iter().filter_map(port).collect()
+}
+
+/// What `distributed.security.Security` has for workers.
+fn security(map: &Value) -> Result<Security, String> {
+    let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
+    let version = |name: &str| match map.get(name).and_then(Value::as_f64) {
+        Some(1.2) => Some(TlsVersion::V1_2),
+        Some(1.3) => Some(TlsVersion::V1_3),
+        _ => None,
+    };
+    let options = TlsOptions {
+        ca_file: text("ca_file"),
+        cert: text("cert"),
+        key: text("key"),
+        ciphers: text("ciphers"),
+        min_version: version("min_version").unwrap_or_default(),
+        max_version: version("max_version"),
+    };
+    let required = map.get("required").and_then(Value::as_bool) == Some(true);
+    Security::new(&options, required).map_err(|error| error.to_string())
 }

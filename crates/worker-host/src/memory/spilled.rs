@@ -28,6 +28,8 @@ pub struct Spilled {
     object: Mutex<Option<WeakOpaque>>,
     /// Held while it is read, so that it is read once for all who want it.
     pub(crate) reading: tokio::sync::Mutex<()>,
+    /// Removes the file: whoever lets go of it last is not to wait for the disk.
+    runtime: tokio::runtime::Handle,
 }
 
 /// Frames, ready to be written.
@@ -84,7 +86,7 @@ impl Packed {
 }
 
 impl Spilled {
-    /// A file that was written.
+    /// A file that was written. On a runtime.
     pub(crate) fn new(path: PathBuf, disk_bytes: u64, object: &Object) -> Arc<Self> {
         Arc::new(Self {
             path,
@@ -95,6 +97,7 @@ impl Spilled {
             },
             object: Mutex::new(Some(object.value.downgrade())),
             reading: tokio::sync::Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
         })
     }
 
@@ -191,10 +194,6 @@ impl Drop for Spilled {
                 tracing::warn!(target: "distributed.spill", "{} stays: {error}", path.display());
             }
         };
-        // Large files take a while.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
-        }
+        self.runtime.spawn_blocking(remove);
     }
 }

@@ -2,6 +2,44 @@
 
 import dask
 from dask.utils import parse_bytes, parse_timedelta
+from distributed.security import Security
+
+
+def given(options):
+    """What the command line says of TLS, as words for `Security`."""
+    words = {name: options[name] for name in ("tls_ca_file", "tls_worker_cert", "tls_worker_key")}
+    return {name: str(path) for name, path in words.items() if path}
+
+
+def tls(words):
+    """The worker's part of the environment's `Security`, which knows options and configuration."""
+    security = Security(**words)
+
+    def version(name):
+        found = getattr(security, name, None)
+        return {"TLSv1_2": 1.2, "TLSv1_3": 1.3}.get(getattr(found, "name", None))
+
+    return {
+        "ca_file": security.tls_ca_file,
+        "cert": security.tls_worker_cert,
+        "key": security.tls_worker_key,
+        "ciphers": security.tls_ciphers,
+        "min_version": version("tls_min_version"),
+        "max_version": version("tls_max_version"),
+        "required": bool(security.require_encryption),
+    }
+
+
+def leaving():
+    """How long a scheduler that went away is waited for, and how long handing over may take."""
+
+    def seconds(name, default):
+        return parse_timedelta(dask.config.get("distributed.worker." + name, default), "s")
+
+    return {
+        "reconnect_timeout": seconds("reconnect-timeout", "5 minutes"),
+        "retire_timeout": seconds("retire-timeout", "20s"),
+    }
 
 
 def memory():

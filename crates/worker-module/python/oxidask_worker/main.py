@@ -78,8 +78,8 @@ class Hooks:
 
 def scheduler_of(options):
     address = options["scheduler"]
-    if not address.startswith("tcp://"):
-        raise StartError(f"the native worker speaks only tcp:// yet, not {address}")
+    if not address.startswith(("tcp://", "tls://")):
+        raise StartError(f"the native worker speaks only tcp:// and tls://, not {address}")
     return address
 
 
@@ -138,9 +138,16 @@ def seconds(name, default):
 
 def settings_of(options, folder):
     get = dask.config.get
+    scheduler = scheduler_of(options)
+    security = configured.given(options)
     return {
         "release": distributed.__version__,
-        "scheduler": scheduler_of(options),
+        "scheduler": scheduler,
+        "security": security,
+        "tls": configured.tls(security),
+        # Like the scheduler, if nothing is said.
+        "encrypted": (options["listen_address"] or options["protocol"] or scheduler).startswith("tls"),
+        **configured.leaving(),
         **addresses(options),
         "nanny": options["nanny"],
         "name": options["name"],
@@ -167,7 +174,7 @@ def serve(native, ordered):
 
 def obey_signals(worker, nanny):
     """A nanny that got the same signal, as all processes of a group do, says what to do."""
-    loop, close = worker.asyncio_loop, worker.native.close
+    loop, close = worker.asyncio_loop, worker.native.close_gracefully
     if not nanny:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, close, f"signal {number}")
@@ -180,7 +187,7 @@ def obey_signals(worker, nanny):
 def leave_after(worker, lifetime, restart):
     if lifetime is not None:
         reason = "worker-lifetime-reached"
-        worker.asyncio_loop.call_later(lifetime, worker.native.close, reason, not restart)
+        worker.asyncio_loop.call_later(lifetime, worker.native.close_gracefully, reason, not restart)
 
 
 def start(native_class, options):

@@ -45,7 +45,9 @@ class Plugins:
                 (one.get("name"), one["plugin"]) if isinstance(one, dict) else (None, one) for one in plugins or ()
             ]
         for name, plugin in pairs:
-            await self.plugin_add(name=name, plugin=plugin)
+            # A scheduler that came back tells of them again; what they have going on is to go on.
+            if name is None or name not in self.plugins:
+                await self.plugin_add(name=name, plugin=plugin)
 
     async def tear_down_plugins(self):
         for name in list(self.plugins):

@@ -132,7 +132,7 @@ class NativeWorker(Introspection, Plugins):
         distributed.worker.Worker._instances.add(self)
 
     def _set_up_network(self, settings):
-        self.security = Security()
+        self.security = Security(**settings["security"])
         self.connection_args = self.security.get_connection_args("worker")
         self.rpc = ConnectionPool(deserialize=True, timeout=30, connection_args=self.connection_args)
         self.scheduler = self.rpc(settings["scheduler"])
@@ -279,6 +279,10 @@ class NativeWorker(Introspection, Plugins):
         self.native.close(reason, nanny)
         await self.finished()
         return "OK"
+
+    async def close_gracefully(self, restart=None, reason="worker-close-gracefully"):
+        self.native.close_gracefully(reason)
+        await self.finished()
 
     async def finished(self):
         await self._ended.wait()

@@ -66,14 +66,25 @@ def test_leaving_and_coming(workers):
     cluster.run("workers.computes")
 
 
-def test_it_leaves_with_its_scheduler(workers):
-    cluster = workers(OURS, "native")
+def test_it_does_not_wait_for_ever_for_its_scheduler(new_cluster):
+    cluster = new_cluster(RELEASE, workers=0)
+    worker = cluster.add_worker(native=True, options=["--death-timeout", "2s"])
+    stock_like = cluster.add_worker(native=True, DASK_DISTRIBUTED__WORKER__RECONNECT_TIMEOUT="0s")
+    for one in (worker, stock_like):
+        one.wait_until_registered()
     cluster.scheduler.signal(signal.SIGKILL)
+    wait_for(lambda: not worker.alive, 20, "the end of the worker")
+    wait_for(lambda: not stock_like.alive, 20, "the end of the worker")
+
+
+def test_it_leaves_when_its_scheduler_is_stopped(workers):
+    cluster = workers(OURS, "native")
+    cluster.scheduler.signal(signal.SIGTERM)
     wait_for(lambda: not cluster.workers[0].alive, 20, "the end of the worker")
 
 
-def test_what_is_not_built_is_refused(tmp_path, new_cluster):
+def test_what_is_not_built_is_refused(new_cluster):
     cluster = new_cluster(RELEASE, workers=0)
-    worker = cluster.add_worker(native=True, options=["--protocol", "tls"])
+    worker = cluster.add_worker(native=True, options=["--protocol", "ucx"])
     assert worker.wait(20) == 1
     assert "does not support --protocol yet" in worker.text()

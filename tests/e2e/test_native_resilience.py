@@ -19,7 +19,9 @@ def workers(new_cluster):
 
     def make(*kinds, stock=False, options=(), **environment):
         cluster = new_cluster(RELEASE, workers=0, stock=stock)
-        cluster.workers = [cluster.add_worker(native=kind == "native", options=options, **environment) for kind in kinds]
+        cluster.workers = [
+            cluster.add_worker(native=kind == "native", options=options, **environment) for kind in kinds
+        ]
         for worker in cluster.workers:
             worker.wait_until_registered()
         return cluster

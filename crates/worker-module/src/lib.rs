@@ -7,6 +7,7 @@
 //! The threads of tokio never hold the interpreter: what needs it goes through the queues of `jobs`.
 
 mod convert;
+mod functions;
 mod jobs;
 mod logs;
 mod nanny;

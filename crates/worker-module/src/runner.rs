@@ -20,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 
 use crate::convert::{held, key_to_py};
+use crate::functions::Functions;
 
 /// Most types whose descriptions are kept.
 const MAX_TYPES: usize = 1000;
@@ -30,6 +31,7 @@ const COROUTINE_FLAGS: u32 = 0x80 | 0x100;
 pub(crate) struct Runner {
     /// `pickle.loads`
     loads: Py<PyAny>,
+    functions: Functions,
     /// Held while user data is unpickled.
     acquire: Py<PyAny>,
     release: Py<PyAny>,
@@ -80,6 +82,7 @@ impl Runner {
         let lock = parts.as_any().get_item("loading")?;
         Ok(Self {
             loads: part("loads")?,
+            functions: Functions::new(parts.as_any())?,
             acquire: lock.getattr("acquire")?.unbind(),
             release: lock.getattr("release")?.unbind(),
             thread_state: part("thread_state")?,
@@ -208,18 +211,32 @@ impl Runner {
         pickle: &Bytes,
         buffers: &[Bytes],
     ) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = PyTuple::new(py, [PyBytes::new(py, pickle)])?;
         self.acquire.bind(py).call0()?;
-        let loaded = if buffers.is_empty() {
+        let loaded = self.load_locked(py, pickle, buffers);
+        self.release.bind(py).call0()?;
+        loaded
+    }
+
+    fn load_locked<'py>(
+        &self,
+        py: Python<'py>,
+        pickle: &Bytes,
+        buffers: &[Bytes],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if buffers.is_empty()
+            && let Some(loaded) = self.functions.load(py, pickle)?
+        {
+            return Ok(loaded);
+        }
+        let arguments = PyTuple::new(py, [PyBytes::new(py, pickle)])?;
+        if buffers.is_empty() {
             self.loads.bind(py).call1(arguments)
         } else {
             let buffers = PyList::new(py, buffers.iter().map(|b| PyBytes::new(py, b)))?;
             let named = PyDict::new(py);
             named.set_item(intern!(py, "buffers"), buffers)?;
             self.loads.bind(py).call(arguments, Some(&named))
-        };
-        self.release.bind(py).call0()?;
-        loaded
+        }
     }
 
     /// Whether a run spec can be called here: a node of a graph that makes no coroutine.

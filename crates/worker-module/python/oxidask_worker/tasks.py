@@ -6,6 +6,7 @@ tracebacks and profiles at the user's code hold for them, too.
 
 import asyncio
 import inspect
+import io
 import pickle
 import sys
 import threading
@@ -38,6 +39,19 @@ pool_state = distributed.threadpoolexecutor.thread_state
 
 # What stands for no task where `None` would be one.
 NO_VALUE = getattr(distributed.worker, "NO_VALUE", None) or getattr(distributed.worker, "no_value", None)
+
+# What tasks with the same function are given as one object.
+SHAREABLE = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    type(None),
+    bool,
+    int,
+    float,
+    str,
+    bytes,
+)
 
 # Held while user data is unpickled, as if one thread did it, like in stock: an import that one thread has not finished
 # is no module to another yet, and pickle does not wait for the packages around it.
@@ -207,6 +221,9 @@ class Runner:
         """What `Native` needs to run ordinary tasks without us."""
         return {
             "loads": pickle.loads,
+            "unpickler": pickle.Unpickler,
+            "bytes_io": io.BytesIO,
+            "shareable": SHAREABLE,
             "loading": loading,
             "thread_state": thread_state,
             "execution_state": self.worker.execution_state,

@@ -8,18 +8,17 @@ use oxidask_cli::WorkerArgs;
 use oxidask_supervision::{PLAN_VARIABLE, Plan};
 use oxidask_wire::Release;
 
+use crate::module::{Module, ModuleError};
+
 /// Loads the module, whose path is the first word, and gives it the others.
 const BOOT: &str = include_str!("../python/boot.py");
 /// Prints the release of `distributed` and the prefix of the environment.
 const PROBE: &str = include_str!("../python/probe.py");
-/// File name of the module as cargo builds it.
-const MODULE: &str = "liboxidask_worker_module.so";
-
 /// Why no worker can be started with this interpreter.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InterpreterError {
-    #[error("there is no {0}; give the path of the worker's extension module with --module")]
-    NoModule(String),
+    #[error(transparent)]
+    Module(#[from] ModuleError),
     #[error(
         "there is neither python3 nor python on PATH; give the interpreter that has dask with --python"
     )]
@@ -40,7 +39,7 @@ pub(crate) enum InterpreterError {
 #[derive(Clone, Debug)]
 pub(crate) struct Interpreter {
     python: PathBuf,
-    module: PathBuf,
+    module: Module,
 }
 
 /// What the interpreter says of its environment.
@@ -53,10 +52,9 @@ pub(crate) struct Facts {
 }
 
 impl Interpreter {
-    /// The interpreter of `--python` or the first one on PATH, the module of `--module` or that beside
-    /// this program.
+    /// The interpreter of `--python` or the first one on PATH, and the module.
     pub(crate) fn find(args: &WorkerArgs) -> Result<Self, InterpreterError> {
-        let module = module(args)?;
+        let module = Module::find(args.module.as_deref())?;
         let python = match &args.python {
             Some(python) => python.clone(),
             None => on_path(&std::env::var_os("PATH").unwrap_or_default())
@@ -96,7 +94,7 @@ impl Interpreter {
         let plan = serde_json::to_string(plan).unwrap_or_default();
         command
             .args(["-c", BOOT])
-            .arg(&self.module)
+            .arg(self.module.path())
             .args(words)
             .env(PLAN_VARIABLE, plan);
         command
@@ -115,15 +113,6 @@ impl Interpreter {
             python: self.python.display().to_string(),
             source,
         }
-    }
-}
-
-fn module(args: &WorkerArgs) -> Result<PathBuf, InterpreterError> {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name(MODULE));
-    let path = args.module.clone().or_else(beside).unwrap_or_default();
-    match path.canonicalize() {
-        Ok(path) if path.is_file() => Ok(path),
-        _ => Err(InterpreterError::NoModule(path.display().to_string())),
     }
 }
 

@@ -17,7 +17,7 @@ const NAMES: &[(&str, &str)] = &[
     ("oxidask_scheduler_core", "distributed.scheduler"),
     ("oxidask_wire", "distributed.comm"),
     ("oxidask_graph", "distributed.scheduler"),
-    ("dask_worker", "distributed.nanny"),
+    ("oxidask_worker", "distributed.nanny"),
     ("oxidask_worker_host", "distributed.worker"),
     ("oxidask_worker_module", "distributed.worker"),
     ("oxidask_config", "distributed.config"),
@@ -183,5 +183,24 @@ pub(crate) fn level_number(level: Level) -> u8 {
         Level::WARN => 30,
         Level::INFO => 20,
         Level::DEBUG | Level::TRACE => 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_have_the_names_of_stocks_loggers() {
+        let table = [
+            ("oxidask_worker::nanny::supervisor", "distributed.nanny"),
+            ("oxidask_worker_host::books", "distributed.worker"),
+            ("oxidask_scheduler::http", "distributed.http"),
+            ("distributed.dask_worker", "distributed.dask_worker"),
+            ("hyper::client", "hyper.client"),
+        ];
+        for (target, name) in table {
+            assert_eq!(logger_name(target), name);
+        }
     }
 }

@@ -34,7 +34,7 @@ def address_of(worker):
 )
 def test_real_work(workers, scheduler, kinds):
     cluster = workers(scheduler, *kinds)
-    for scenario in ("computes", "transfers", "fails"):
+    for scenario in ("computes", "transfers", "transfers_large", "fails"):
         cluster.run(f"native_worker.{scenario}", len(kinds))
     cluster.check()
     assert "broken invariant" not in cluster.workers[0].text()

@@ -106,7 +106,9 @@ impl Peers {
             .send(&Message::from_value(&Value::from("OK")))
             .await?;
         self.keep(worker, connection);
+        // Objects are made in them: nobody else may have them.
         let frames = reply.frames().cloned().collect();
+        drop(reply);
         let Ok(loaded) = self.interpreter.load(frames, keys.to_vec()).await else {
             // Python is ending, and so are we.
             return Ok(GatherOutcome::Busy);

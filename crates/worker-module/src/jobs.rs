@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 
+use crate::buffers::Lent;
 use crate::queue::Queue;
 
 /// For the threads that run tasks.
@@ -38,6 +39,8 @@ pub(crate) enum Job {
     /// With whether garbage is to be collected.
     Forget(Vec<Object>, bool, oneshot::Sender<()>),
     Release(Vec<Object>),
+    /// Memory of an object that was sent.
+    GiveBack(Lent),
     Closed(String),
 }
 

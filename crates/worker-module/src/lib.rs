@@ -6,6 +6,7 @@
 //!
 //! The threads of tokio never hold the interpreter: what needs it goes through the queues of `jobs`.
 
+mod buffers;
 mod convert;
 mod functions;
 mod jobs;

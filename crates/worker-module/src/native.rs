@@ -20,6 +20,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tokio::runtime::Runtime;
 
+use crate::buffers::{lend, take_over};
 use crate::convert::{
     failure, frames_from_py, frames_to_py, held, key_from_py, key_to_py, object, value_to_py,
 };
@@ -442,7 +443,7 @@ impl Native {
         let hooks = self.hooks.bind(py);
         match job {
             Job::Load(frames, keys, answer) => {
-                let frames = frames_to_py(py, &frames)?;
+                let frames = take_over(py, frames)?;
                 let keys: PyResult<Vec<_>> = keys.iter().map(|key| key_to_py(py, key)).collect();
                 let loaded = hooks.call_method1("load", (frames, keys?))?;
                 // The transfer may have been given up.
@@ -455,8 +456,10 @@ impl Native {
                 }
                 let serializers = serializers.map(|s| value_to_py(py, &s)).transpose()?;
                 let frames = hooks.call_method1("dump", (objects, serializers))?;
-                answer.send(Some(frames_from_py(&frames)?)).ok();
+                let frames = frames.try_iter()?.map(|frame| lend(&frame?, &self.jobs));
+                answer.send(Some(frames.collect::<PyResult<_>>()?)).ok();
             }
+            Job::GiveBack(lent) => lent.give_back(py),
             Job::Request(number, frames) => {
                 hooks.call_method1("request", (number, frames_to_py(py, &frames)?))?;
             }

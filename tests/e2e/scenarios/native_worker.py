@@ -5,6 +5,7 @@ import threading
 import time
 
 import numpy as np
+import pandas as pd
 from distributed import Reschedule, get_client, get_worker, secede, wait, worker_client
 
 
@@ -49,6 +50,32 @@ def transfers(client, count):
     for worker in workers:
         got = client.submit(lambda a, b: (a.sum(), b), data["a"], data["b"], workers=[worker], pure=False)
         assert got.result(timeout=30) == (10, "text")
+
+
+def transfers_large(client, count):
+    """What is large is built in the memory it was received in: writeable, its owner's alone, whole, and for as long as needed."""
+    here, other = addresses(client, count)[:2]
+
+    def changed(array):
+        assert array.flags.writeable
+        array += 1
+        return array.sum()
+
+    # The larger one travels in several frames.
+    for length in (50_000, 20_000_000):
+        array = client.submit(np.ones, length, workers=[here], pure=False)
+        for times in (2, 3):
+            there = client.submit(changed, array, workers=[other], allow_other_workers=False, pure=False)
+            assert there.result(timeout=60) == times * length
+        assert client.submit(np.sum, array, workers=[here], pure=False).result(timeout=30) == length
+        part = client.submit(lambda array: array[10:20], array, workers=[other], pure=False)
+        wait(part, timeout=30)
+        del array, there
+        assert (part.result(timeout=30) == 3).all()
+    frame = client.submit(lambda: pd.DataFrame({"x": np.arange(100_000), "y": 0.5, "z": "text"}), workers=[here])
+    got = client.submit(lambda frame: (frame.x.sum(), frame.y.sum(), set(frame.z)), frame, workers=[other])
+    assert got.result(timeout=30) == (sum(range(100_000)), 50_000, {"text"})
+    assert frame.result(timeout=30).x.iloc[-1] == 99_999
 
 
 def fails(client, count):

@@ -27,10 +27,14 @@ def load(frames, keys):
 def dump(data, serializers):
     """Frames of the answer to `get_data`. What can not be serialised becomes an error at the caller."""
     message = {"status": "OK", "data": {key: to_serialize(value) for key, value in data.items()}}
-    return frames_of(message, serializers)
+    return _dumped(message, serializers)
 
 
 def frames_of(message, serializers=None):
+    """Frames of a message as bytes."""
+    return [frame if isinstance(frame, bytes) else bytes(frame) for frame in _dumped(message, serializers)]
+
+
+def _dumped(message, serializers):
     context = {"compression": None, "pickle-protocol": 5}
-    frames = protocol.dumps(message, serializers=serializers, on_error="message", context=context)
-    return [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+    return protocol.dumps(message, serializers=serializers, on_error="message", context=context)

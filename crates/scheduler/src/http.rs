@@ -6,19 +6,14 @@
 //! `metrics.rs`, its value in `live.rs`. To show more on the live pages: see `feed.rs`.
 
 mod api;
-mod connection;
 mod dashboard;
 mod feed;
-mod html;
 mod json;
-mod listen;
 mod live;
 mod live_feed;
 mod live_own;
 mod metrics;
-mod openmetrics;
 mod pages;
-mod process;
 mod routes;
 mod socket;
 mod source;
@@ -26,14 +21,16 @@ mod ticks;
 mod values;
 mod watch;
 
-pub use connection::{serve_connection, with_websockets};
+use oxidask_http::{html, openmetrics, process};
+
 pub use feed::{
     MemoryFigures, PrefixProgress, SchedulerFigures, Snapshot, TaskFigures, Topics, WorkerFigures,
 };
-pub use listen::{BindError, HttpListener, bind, dashboard_link, serve};
 pub use live::Live;
 pub use metrics::render as render_metrics;
 pub use openmetrics::{Format, Kind};
+pub use oxidask_http::connection::{serve_connection, with_websockets};
+pub use oxidask_http::listen::{BindError, HttpListener, bind, dashboard_link, serve};
 pub use process::ProcessFigures;
 pub use routes::{Pages, router};
 pub use socket::Origins;

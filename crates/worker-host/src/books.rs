@@ -23,6 +23,7 @@ use crate::memory::LoadError;
 use crate::outlet::Outlet;
 use crate::peers::Peers;
 use crate::store::{Held, Kind, Store};
+use crate::transfers::Moved;
 use crate::translate::report;
 
 /// A question to the state machine.
@@ -32,6 +33,8 @@ pub(crate) type Question = Box<dyn FnOnce(&Worker) + Send>;
 pub(crate) enum Input {
     /// For the state machine, applied together.
     Events(Vec<Event>),
+    /// Data has come, whose event follows.
+    Moved(Moved),
     /// Asks, when all before it is applied.
     Ask(Question),
     /// Whether the interpreter wants to be told of changes of states.
@@ -76,6 +79,8 @@ pub(crate) struct Books {
     said: Vec<(SchedulerMsg, Arc<str>)>,
     transfers: HashMap<TransferId, AbortHandle>,
     requests: HashMap<RequestId, oneshot::Sender<Served>>,
+    /// Transfers by the task that they were made for, until that is told.
+    moves: HashMap<Key, Vec<Moved>>,
     next_request: u64,
     released: Vec<Object>,
     effects: Effects,
@@ -104,6 +109,7 @@ impl Books {
             said: Vec::new(),
             transfers: HashMap::new(),
             requests: HashMap::new(),
+            moves: HashMap::new(),
             next_request: 0,
             released: Vec::new(),
             effects: Effects::new(),
@@ -156,6 +162,7 @@ impl Books {
     fn other(&mut self, input: Input) -> Option<()> {
         match input {
             Input::Ask(question) => question(&self.core),
+            Input::Moved(moved) => self.moved(moved),
             Input::Observe(wanted) => self.core.observe_transitions(wanted),
             Input::Connected { outlet, again } => {
                 if again {
@@ -265,11 +272,23 @@ impl Books {
             .said
             .iter()
             .zip(&stored)
-            .filter_map(|((msg, cause), kind)| report(msg, cause, &release, kind.as_ref()))
+            .filter_map(|((msg, cause), kind)| {
+                report(msg, cause, &release, kind.as_ref(), of(msg, &self.moves))
+            })
             .collect();
         let message = self.dialect.encode_scheduler_batch(&batch);
         drop(batch);
         scheduler.send(&message);
+        if !self.moves.is_empty() {
+            for (msg, _) in &self.said {
+                if let Some(key) = ended(msg) {
+                    self.moves.remove(key);
+                }
+            }
+            // Of tasks that were given up.
+            let core = &self.core;
+            self.moves.retain(|key, _| core.task(key).is_some());
+        }
         self.said.clear();
     }
 
@@ -307,6 +326,7 @@ impl Books {
             inputs: Vec::with_capacity(inputs.len()),
             actor: task.actor,
             annotations: annotations.cloned().unwrap_or_default(),
+            span_id: task.span_id,
         };
         let here = |(_, held): &(Key, Held)| matches!(held, Held::Here(_));
         if inputs.iter().all(here) && self.handle.memory().has_room() {
@@ -325,8 +345,12 @@ impl Books {
     fn gather(&mut self, transfer: TransferId, worker: Arc<str>, keys: Vec<Key>) {
         let (peers, handle) = (Arc::clone(&self.peers), self.handle.clone());
         let task = self.runtime.spawn(async move {
+            let start = now().0;
             let outcome = match peers.get_data(&worker, &keys).await {
-                Ok(outcome) => outcome,
+                Ok(outcome) => {
+                    handle.received(&worker, start, &outcome);
+                    outcome
+                }
                 Err(error) => {
                     tracing::warn!("no data from {worker}: {error}");
                     GatherOutcome::Unreachable
@@ -342,6 +366,15 @@ impl Books {
         self.transfers.insert(transfer, task.abort_handle());
     }
 
+    /// Remembers a transfer for the task that it was made for.
+    fn moved(&mut self, moved: Moved) {
+        let dependent = |key: &Key| self.core.task(key)?.dependents().next().cloned();
+        let cause = moved.keys.iter().find_map(|(key, _)| dependent(key));
+        if let Some(cause) = cause {
+            self.moves.entry(cause).or_default().push(moved);
+        }
+    }
+
     fn serve(&mut self, request: RequestId, keys: Vec<Key>) {
         let Some(answer) = self.requests.remove(&request) else {
             return self.handle.event(Event::DataSent { request });
@@ -351,6 +384,22 @@ impl Books {
         if answer.send(Served::Data(request, data)).is_err() {
             self.handle.event(Event::DataSent { request });
         }
+    }
+}
+
+/// The task that a message is about which has come to its end.
+fn ended(msg: &SchedulerMsg) -> Option<&Key> {
+    match msg {
+        SchedulerMsg::TaskFinished { key, .. } | SchedulerMsg::TaskErred { key, .. } => Some(key),
+        _ => None,
+    }
+}
+
+fn of<'a>(msg: &SchedulerMsg, moves: &'a HashMap<Key, Vec<Moved>>) -> &'a [Moved] {
+    // Mostly there is none at all.
+    match ended(msg).filter(|_| !moves.is_empty()) {
+        Some(key) => moves.get(key).map_or(&[], Vec::as_slice),
+        None => &[],
     }
 }
 

@@ -13,6 +13,9 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// No port for HTTP.
+    #[error(transparent)]
+    Http(#[from] oxidask_http::listen::BindError),
     /// TLS is wanted, and there is no certificate.
     #[error(
         "TLS expects a `ssl_context` argument; give the files of authority, certificate and key \

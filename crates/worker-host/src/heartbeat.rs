@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oxidask_wire::rpc::Request;
-use oxidask_wire::{Connection, Value};
+use oxidask_wire::{Connection, Release, Value};
 
 use crate::clock::now;
 use crate::error::SchedulerError;
 use crate::host::Handle;
-use crate::metrics::{Figures, Meter};
+use crate::metrics::{Figures, Meter, Surroundings};
 use crate::peers::connect_options;
 use crate::settings::Settings;
 
+/// First release whose schedulers know `executing` in a heartbeat.
+const EXECUTING: Release = Release::new(2021, 1, 0);
+/// First release whose schedulers know `extensions` in a heartbeat.
+const EXTENSIONS: Release = Release::new(2022, 4, 0);
+/// First release that has spans.
+const SPANS: Release = Release::new(2023, 5, 0);
 /// Bounds of what the scheduler may ask for, in seconds.
 const INTERVAL: std::ops::Range<f64> = 0.05..3600.0;
 
@@ -57,16 +63,24 @@ async fn once(
         // The worker is ending.
         return Ok(Some(1.0));
     };
-    let args = Value::map([
+    let digests = handle.digests().take();
+    let around = Surroundings::take(handle, &digests);
+    let metrics = meter.metrics(&figures, around, &settings.release);
+    let mut args = Value::map([
         ("address", Value::from(handle.address())),
         ("now", at.0.into()),
-        (
-            "metrics",
-            meter.metrics(&figures, handle.store().sizes(), &settings.release),
-        ),
-        ("executing", executing),
-        ("extensions", Value::Map(Vec::new())),
+        ("metrics", metrics),
     ]);
+    if settings.release >= EXECUTING {
+        args.insert("executing", executing);
+    }
+    if settings.release >= EXTENSIONS {
+        let mut extensions = Value::Map(Vec::new());
+        if settings.release >= SPANS {
+            extensions.insert("spans", digests.by_span());
+        }
+        args.insert("extensions", extensions);
+    }
     let request = Request::new("heartbeat_worker", args).to_message();
     let mut open = match connection.take() {
         Some(open) => open,
@@ -75,8 +89,11 @@ async fn once(
     open.send(&request).await?;
     let reply = open.read().await?.value()?;
     *connection = Some(open);
-    if reply.get("status").and_then(Value::as_str) == Some("missing") {
-        return Ok(None);
+    handle.told_latency(now().since(at));
+    match reply.get("status").and_then(Value::as_str) {
+        Some("missing") => return Ok(None),
+        Some("OK") => {}
+        status => tracing::warn!("the scheduler answers a heartbeat with {status:?}"),
     }
     Ok(Some(interval_in(&reply)))
 }

@@ -1,7 +1,7 @@
 //! Starting the worker, and the handle through which everything else reaches it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use oxidask_key::Key;
@@ -18,7 +18,9 @@ use tokio::sync::{oneshot, watch};
 use crate::books::{Books, Input};
 use crate::clock::stimulus;
 use crate::desk::Desk;
+use crate::digests::Digests;
 use crate::error::StartError;
+use crate::http;
 use crate::interpreter::{Failure, Interpreter, Object, Success};
 use crate::listener::listen;
 use crate::memory::Memory;
@@ -27,6 +29,8 @@ use crate::retiring::retire;
 use crate::scheduler;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::ticks::Ticks;
+use crate::transfers::Transfers;
 use crate::translate::Finished;
 
 /// The way to a running worker, for threads and tasks. Cheap to clone; never blocks.
@@ -42,6 +46,12 @@ struct Identity {
     id: String,
     store: Store,
     memory: Arc<Memory>,
+    digests: Digests,
+    transfers: Transfers,
+    ticks: Ticks,
+    /// Seconds of the last heartbeat, as bits.
+    latency: AtomicU64,
+    http_port: Option<u16>,
     settings: Arc<Settings>,
     /// It hands over its data before it leaves: the stream may end any moment.
     retiring: AtomicBool,
@@ -67,6 +77,49 @@ impl Handle {
     /// What keeps the data within its limits, and brings back what is on disk.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.identity.memory
+    }
+
+    /// What time is spent on.
+    pub fn digests(&self) -> &Digests {
+        &self.identity.digests
+    }
+
+    /// Transfers that are done.
+    pub fn transfers(&self) -> &Transfers {
+        &self.identity.transfers
+    }
+
+    /// Python collected garbage for so many seconds.
+    pub fn collected_garbage(&self, seconds: f64) {
+        self.identity.ticks.collected_garbage(seconds);
+    }
+
+    pub(crate) fn ticks(&self) -> &Ticks {
+        &self.identity.ticks
+    }
+
+    /// Port of the HTTP server, if there is one.
+    pub fn http_port(&self) -> Option<u16> {
+        self.identity.http_port
+    }
+
+    /// A heartbeat took so many seconds.
+    pub(crate) fn told_latency(&self, seconds: f64) {
+        let latency = &self.identity.latency;
+        let old = f64::from_bits(latency.load(Ordering::Relaxed));
+        // As stock smoothes it.
+        let new = if old == 0.0 {
+            seconds
+        } else {
+            seconds * 0.05 + old * 0.95
+        };
+        latency.store(new.to_bits(), Ordering::Relaxed);
+        self.digests().add("latency", seconds);
+    }
+
+    /// Seconds that the scheduler takes to answer.
+    pub(crate) fn latency(&self) -> f64 {
+        f64::from_bits(self.identity.latency.load(Ordering::Relaxed))
     }
 
     /// What a thread made of an execution.
@@ -246,6 +299,7 @@ impl Host {
             None => format!("{scheme}://{host}:{port}").into(),
         };
         let settings = Arc::new(settings);
+        let server = http::bind(&settings).await?;
         let store = Store::default();
         let memory = Memory::new(
             settings.memory.clone(),
@@ -260,6 +314,11 @@ impl Host {
                 id: format!("Worker-{}", uuid::Uuid::new_v4()),
                 store: store.clone(),
                 memory: Arc::clone(&memory),
+                digests: Digests::default(),
+                transfers: Transfers::default(),
+                ticks: Ticks::default(),
+                latency: AtomicU64::new(0),
+                http_port: server.as_ref().map(|server| server.port),
                 settings: Arc::clone(&settings),
                 retiring: AtomicBool::new(false),
                 runtime: runtime::Handle::current(),
@@ -284,6 +343,11 @@ impl Host {
         handle.desk.open(books);
         tokio::spawn(Arc::clone(&memory).spill());
         tokio::spawn(crate::memory::watch(memory, handle.clone()));
+        let ticking = handle.clone();
+        tokio::spawn(async move { ticking.ticks().measure().await });
+        if let Some(server) = server {
+            tokio::spawn(http::serve(server, handle.clone()));
+        }
         tokio::spawn(listen(
             listener,
             Arc::clone(&settings),

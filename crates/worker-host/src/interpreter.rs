@@ -38,6 +38,8 @@ pub struct Execution {
     pub actor: bool,
     /// As the client gave them: a map, or nil.
     pub annotations: Value,
+    /// Since 2023.6.0; for the digests.
+    pub span_id: Option<Arc<str>>,
 }
 
 /// How a task came to its end.

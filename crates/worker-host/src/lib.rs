@@ -2,7 +2,7 @@
 //! without Python.
 //!
 //! From the outside in: [`host`] starts everything and is the handle that threads of Python hold;
-//! `registration` and [`scheduler`]: letting in, and the stream; `retiring`: leaving in order; `heartbeat`, `metrics`; `listener` and `requests`
+//! `registration` and [`scheduler`]: letting in, and the stream; `retiring`: leaving in order; `heartbeat`, `metrics`, [`digests`], `ticks`; `http`; `listener` and `requests`
 //! serve callers; `peers` fetches data; `desk` and `outlet` are the ways into and out of `books`, which owns
 //! the state machine and the `store`; [`memory`] keeps data and process within their limits. What only Python
 //! can do goes through one trait, [`interpreter::Interpreter`], which `worker-module` implements.
@@ -13,9 +13,11 @@
 mod books;
 mod clock;
 mod desk;
+pub mod digests;
 pub mod error;
 mod heartbeat;
 pub mod host;
+mod http;
 pub mod interpreter;
 pub mod introspection;
 mod listener;
@@ -29,6 +31,8 @@ mod retiring;
 pub mod scheduler;
 pub mod settings;
 mod store;
+mod ticks;
+pub mod transfers;
 mod translate;
 
 pub use host::{Handle, Host};

@@ -8,7 +8,10 @@ use oxidask_worker_core::Worker;
 use oxidask_worker_core::task::TaskState;
 
 use crate::clock::now;
+use crate::digests::Taken;
+use crate::host::Handle;
 use crate::store::Sizes;
+use crate::transfers::Transfers;
 
 /// Ticks per second of the times in `/proc`; the same on every Linux.
 const TICKS: f64 = 100.0;
@@ -57,6 +60,38 @@ impl Figures {
     }
 }
 
+/// What everything around the state machine contributes.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) sizes: Sizes,
+    pub(crate) bandwidth: Value,
+    pub(crate) digests: Value,
+    pub(crate) event_loop_interval: f64,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            sizes: Sizes::default(),
+            bandwidth: Transfers::default().take_bandwidth(),
+            digests: Value::Map(Vec::new()),
+            event_loop_interval: 0.02,
+        }
+    }
+}
+
+impl Surroundings {
+    /// With sums that are taken away by that.
+    pub(crate) fn take(handle: &Handle, digests: &Taken) -> Self {
+        Self {
+            sizes: handle.store().sizes(),
+            bandwidth: handle.transfers().take_bandwidth(),
+            digests: digests.squashed(),
+            event_loop_interval: handle.ticks().interval(),
+        }
+    }
+}
+
 /// Measures the process; rates are since the last measurement.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -97,7 +132,12 @@ impl Meter {
     }
 
     /// The metrics for a scheduler of this release.
-    pub(crate) fn metrics(&mut self, figures: &Figures, sizes: Sizes, release: &Release) -> Value {
+    pub(crate) fn metrics(
+        &mut self,
+        figures: &Figures,
+        around: Surroundings,
+        release: &Release,
+    ) -> Value {
         let (at, counters) = (Instant::now(), Counters::read());
         let seconds = at.duration_since(self.at).as_secs_f64().max(1e-3);
         let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
@@ -112,7 +152,7 @@ impl Meter {
             rate(counters.read, last.read),
             rate(counters.written, last.written),
         );
-        let empty = || Value::Map(Vec::new());
+        let sizes = around.sizes;
         let spilled = || {
             Value::map([
                 ("memory", sizes.spilled_memory),
@@ -120,21 +160,20 @@ impl Meter {
             ])
         };
         let mut metrics = Value::map([
-            (
-                "bandwidth",
-                Value::map([
-                    ("total", Value::from(100_000_000u64)),
-                    ("workers", empty()),
-                    ("types", empty()),
-                ]),
-            ),
+            ("bandwidth", around.bandwidth),
             ("cpu", cpu.into()),
             ("memory", resident_bytes().unwrap_or_default().into()),
             ("time", now().0.into()),
             ("num_fds", open_files().into()),
-            ("event_loop_interval", 0.02.into()),
         ]);
         let mut add = |name: &str, value: Value| metrics.insert(name, value);
+        let since = |year, month, micro| *release >= Release::new(year, month, micro);
+        if since(2022, 4, 0) {
+            add("event_loop_interval", around.event_loop_interval.into());
+        }
+        if since(2022, 9, 0) {
+            add("transfer", figures.transfer.clone());
+        }
         if *release < Release::new(2022, 10, 0) {
             add("executing", figures.executing.into());
             add("in_memory", figures.in_memory.into());
@@ -142,19 +181,26 @@ impl Meter {
             add("in_flight", figures.in_flight.into());
             add("read_bytes", received.into());
             add("write_bytes", sent.into());
-            add("read_bytes_disk", read.into());
-            add("write_bytes_disk", written.into());
-            add("spilled_nbytes", spilled());
+            if since(2021, 8, 1) {
+                add("read_bytes_disk", read.into());
+                add("write_bytes_disk", written.into());
+            }
+            if since(2022, 2, 1) {
+                add("spilled_nbytes", spilled());
+            } else if since(2021, 4, 1) {
+                add("spilled_nbytes", sizes.spilled_memory.into());
+            }
             return metrics;
         }
         let rates = |read: f64, write: f64| Value::map([("read_bps", read), ("write_bps", write)]);
         add("task_counts", figures.task_counts.iter().copied().collect());
         add("managed_bytes", figures.managed_bytes.into());
         add("spilled_bytes", spilled());
-        add("transfer", figures.transfer.clone());
         add("host_net_io", rates(received, sent));
         add("host_disk_io", rates(read, written));
-        add("digests_total_since_heartbeat", empty());
+        if since(2023, 4, 0) {
+            add("digests_total_since_heartbeat", around.digests);
+        }
         metrics
     }
 }
@@ -216,7 +262,7 @@ mod tests {
     #[test]
     fn the_process_is_measured() {
         let figures = Figures::of(&Worker::new(Default::default()));
-        let metrics = Meter::new().metrics(&figures, Sizes::default(), &Release::NEWEST);
+        let metrics = Meter::new().metrics(&figures, Surroundings::default(), &Release::NEWEST);
         let number = |name: &str| metrics.get(name).and_then(Value::as_f64);
         assert!(number("memory").is_some_and(|bytes| bytes > 1e5));
         assert!(number("num_fds").is_some_and(|count| count > 2.0));
@@ -229,11 +275,18 @@ mod tests {
         let mut meter = Meter::new();
         let mut has = |release, name: &str| {
             meter
-                .metrics(&figures, Sizes::default(), &release)
+                .metrics(&figures, Surroundings::default(), &release)
                 .get(name)
                 .is_some()
         };
         assert!(has(Release::new(2, 30, 1), "executing"));
+        assert!(!has(Release::new(2, 30, 1), "spilled_nbytes"));
+        assert!(has(Release::new(2022, 2, 1), "spilled_nbytes"));
+        assert!(!has(
+            Release::new(2022, 12, 0),
+            "digests_total_since_heartbeat"
+        ));
+        assert!(has(Release::NEWEST, "digests_total_since_heartbeat"));
         assert!(!has(Release::new(2, 30, 1), "task_counts"));
         assert!(has(Release::NEWEST, "task_counts"));
         assert!(!has(Release::NEWEST, "in_memory"));

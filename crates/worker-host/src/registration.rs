@@ -10,7 +10,7 @@ use oxidask_worker_core::status::WorkerStatus;
 use crate::clock::{now, stimulus};
 use crate::error::SchedulerError;
 use crate::host::Handle;
-use crate::metrics::{Figures, Meter};
+use crate::metrics::{Figures, Meter, Surroundings};
 use crate::peers::connect_options;
 use crate::settings::Settings;
 
@@ -69,7 +69,11 @@ async fn register(
     let mut connection =
         Connection::connect(&settings.scheduler, &connect_options(settings)).await?;
     let figures = handle.ask(Figures::of).await.unwrap_or_default();
-    let metrics = Meter::new().metrics(&figures, handle.store().sizes(), &settings.release);
+    let around = Surroundings {
+        sizes: handle.store().sizes(),
+        ..Surroundings::default()
+    };
+    let metrics = Meter::new().metrics(&figures, around, &settings.release);
     let mut request = registration(settings, handle, metrics);
     if again && settings.release < EMPTY_HANDED {
         tell_data(&mut request, handle).await;
@@ -112,6 +116,8 @@ async fn tell_data(request: &mut Value, handle: &Handle) {
 fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
     let empty = || Value::Map(Vec::new());
     let resources = settings.resources.iter();
+    let services = handle.http_port().map(|port| ("dashboard", port));
+    let services: Value = services.into_iter().collect();
     let mut fields = Value::map([
         ("op", Value::from("register-worker")),
         ("reply", false.into()),
@@ -125,7 +131,7 @@ fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
         ),
         ("memory_limit", settings.memory_limit.into()),
         ("local_directory", settings.local_directory.as_str().into()),
-        ("services", empty()),
+        ("services", services),
         ("nanny", settings.nanny.as_deref().into()),
         ("pid", std::process::id().into()),
         ("versions", settings.versions.clone()),

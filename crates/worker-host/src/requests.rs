@@ -14,7 +14,7 @@ use oxidask_wire::{Connection, Message, Value};
 use oxidask_worker_core::event::Event;
 
 use crate::books::{Input, Served};
-use crate::clock::stimulus;
+use crate::clock::{now, stimulus};
 use crate::error::PeerError;
 use crate::host::Handle;
 use crate::interpreter::{Interpreter, Object};
@@ -199,16 +199,19 @@ impl Server {
         // However it ends, also when this connection's task is dropped.
         let _sent = Sent(&self.handle, id);
         let serializers = request.serializers.clone();
+        let names: Vec<Key> = held.iter().map(|(key, _)| key.clone()).collect();
         let data = self.in_memory(held).await;
         let Ok(Some(frames)) = self.interpreter.dump(data, serializers).await else {
             let error = Exception::runtime_error("the data can not be serialised");
             return Ok(Answer::Value(self.error(&error)));
         };
         let message = Message::from_frames(frames.into_iter())?;
+        let start = now().0;
         connection.send(&message).await?;
         match tokio::time::timeout(ACKNOWLEDGE, connection.read()).await {
             Ok(acknowledged) => {
                 acknowledged?;
+                self.handle.sent(who, start, names);
                 Ok(Answer::Said)
             }
             Err(_) => Err(PeerError::NoStatus),

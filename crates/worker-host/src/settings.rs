@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxidask_wire::connection::Security;
+use oxidask_cli::HostAndPort;
+use oxidask_wire::connection::{Security, TlsServer};
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 
@@ -53,8 +54,34 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// When data goes to disk, and when the worker pauses.
     pub memory: MemorySettings,
+    /// Where and what is served by HTTP.
+    pub http: HttpSettings,
     /// Settings of the state machine; address, threads and resources are filled in from above.
     pub core: WorkerConfig,
+}
+
+/// Settings of the HTTP server.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// `--dashboard-address`; none: nothing is served.
+    pub addresses: Vec<HostAndPort>,
+    /// Pages beside health and metrics (`--dashboard`).
+    pub pages: bool,
+    /// For HTTPS.
+    pub tls: Option<TlsServer>,
+    /// `distributed.dashboard.prometheus.namespace`.
+    pub namespace: String,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            pages: true,
+            tls: None,
+            namespace: "dask".into(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -80,6 +107,7 @@ impl Default for Settings {
             versions: Value::Map(Vec::new()),
             connect_timeout: Duration::from_secs(30),
             memory: MemorySettings::default(),
+            http: HttpSettings::default(),
             core: WorkerConfig::default(),
         }
     }

@@ -112,6 +112,11 @@ impl Store {
         Some(inner.entries.get(key)?.held.kind())
     }
 
+    /// Size in bytes of what is there, as it was told when it came.
+    pub fn nbytes(&self, key: &Key) -> Option<u64> {
+        Some(self.0.lock().entries.get(key)?.nbytes)
+    }
+
     /// All names, in no order that means anything.
     pub fn keys(&self) -> Vec<Key> {
         self.0.lock().entries.keys().cloned().collect()

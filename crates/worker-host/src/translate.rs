@@ -12,6 +12,7 @@ use oxidask_worker_core::status::WorkerStatus;
 
 use crate::interpreter::{Failure, Object, Run};
 use crate::store::Kind;
+use crate::transfers::Moved;
 
 /// What an order means.
 pub(crate) enum Meaning {
@@ -106,6 +107,7 @@ pub(crate) fn report<'a>(
     stimulus_id: &'a str,
     release: &Release,
     stored: Option<&'a Kind>,
+    moves: &'a [Moved],
 ) -> Option<FromWorker<'a>> {
     let cause = Some(stimulus_id);
     Some(match msg {
@@ -126,7 +128,7 @@ pub(crate) fn report<'a>(
                 nbytes: Some(*nbytes),
                 type_: Some(type_pickle),
                 typename: Some(typename),
-                startstops: Some(startstops(finished.map(|f| f.run))),
+                startstops: Some(startstops(finished.map(|f| f.run), moves)),
                 metadata: Value::Nil,
                 thread: finished.and_then(|f| f.run.thread),
                 stimulus_id: cause,
@@ -145,7 +147,7 @@ pub(crate) fn report<'a>(
                 traceback: failure.traceback.as_ref().map(|t| error_object(t, release)),
                 exception_text: &failure.exception_text,
                 traceback_text: &failure.traceback_text,
-                startstops: startstops(failure.run),
+                startstops: startstops(failure.run, moves),
                 thread: failure.run.and_then(|run| run.thread),
                 stimulus_id: cause,
             })
@@ -203,12 +205,18 @@ fn error_object(pickle: &bytes::Bytes, release: &Release) -> ErrorObject {
     ErrorObject::Payload(payload.into())
 }
 
-fn startstops(run: Option<Run>) -> Vec<StartStop<'static>> {
+fn startstops(run: Option<Run>, moves: &[Moved]) -> Vec<StartStop<'_>> {
     let compute = |run: Run| StartStop {
         action: "compute",
         start: run.start,
         stop: run.stop,
         source: None,
     };
-    run.map(compute).into_iter().collect()
+    let transfers = moves.iter().map(|moved| StartStop {
+        action: "transfer",
+        start: moved.start,
+        stop: moved.stop,
+        source: Some(&moved.who),
+    });
+    transfers.chain(run.map(compute)).collect()
 }

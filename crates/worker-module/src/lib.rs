@@ -29,7 +29,7 @@ use pyo3::types::PyModule;
 /// The Python half: name, name of the file for tracebacks, source. In the order in which they can be
 /// imported. `tasks` has a file name that the environment's own rules for tracebacks and profiles take
 /// for stock's worker: they cut everything down to the user's code.
-const SOURCES: [(&str, &str, &str); 14] = [
+const SOURCES: [(&str, &str, &str); 15] = [
     (
         "oxidask_worker",
         "oxidask_worker/__init__.py",
@@ -64,6 +64,11 @@ const SOURCES: [(&str, &str, &str); 14] = [
         "oxidask_worker.configured",
         "oxidask_worker/configured.py",
         include_str!("../python/oxidask_worker/configured.py"),
+    ),
+    (
+        "oxidask_worker.measures",
+        "oxidask_worker/measures.py",
+        include_str!("../python/oxidask_worker/measures.py"),
     ),
     (
         "oxidask_worker.requests",

@@ -1,7 +1,9 @@
 //! The class `Native`: everything that Python can ask of the worker.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use nix::time::ClockId;
 use oxidask_key::Key;
 use oxidask_supervision::FromWorker;
 use oxidask_wire::message::order::OrderedSpec;
@@ -12,6 +14,7 @@ use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_core::story::Transition;
 use oxidask_worker_host::interpreter::Run;
 use oxidask_worker_host::memory::spilled::Spilled;
+use oxidask_worker_host::transfers::Moved;
 use oxidask_worker_host::{Execution, Failure, Handle, Held, Host, Loaded, Object, Success};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyError, PyOSError, PyTypeError, PyValueError};
@@ -232,6 +235,17 @@ impl Native {
         self.handle.store().len()
     }
 
+    /// Garbage was collected for so many seconds.
+    fn collected_garbage(&self, seconds: f64) {
+        self.handle.collected_garbage(seconds);
+    }
+
+    /// `(peer, start, stop, sizes by key)` of what came, and of what was sent.
+    fn transfers<'py>(&self, py: Python<'py>) -> PyResult<(Log<'py>, Log<'py>)> {
+        let (incoming, outgoing) = self.handle.transfers().logs();
+        Ok((log(py, &incoming)?, log(py, &outgoing)?))
+    }
+
     /// Makes the worker leave. `nanny`: it leaves for good, so that its nanny ends as well.
     #[pyo3(signature = (reason, nanny = true))]
     fn close(&self, reason: &str, nanny: bool) {
@@ -301,17 +315,27 @@ impl Native {
 
     fn run_task(&self, py: Python<'_>, task: Execution) -> PyResult<()> {
         let attempt = task.attempt;
+        let spent = Spent::begin();
         let ended = match self.runner.get(py) {
             Some(runner) => runner.run(py, &task)?,
             None => Ended::Extraordinary(None),
         };
+        let (span, key) = (task.span_id.clone(), task.key.clone());
+        let digests = self.handle.digests();
+        let note = |failed| {
+            let (wall, cpu) = spent.end();
+            digests.executed(span.as_ref(), &key, wall, cpu, failed);
+        };
+        let raised = matches!(ended, Ended::Raised(..));
         let outcome = match ended {
             Ended::Success(success) => {
+                note(false);
                 // The state machine and the socket do not need the interpreter.
                 py.detach(|| self.handle.executed(attempt, Ok(success)));
                 return Ok(());
             }
             Ended::Raised(error, start) => {
+                note(true);
                 let arguments = (error.into_value(py), start);
                 self.hooks.bind(py).call_method1("raised", arguments)?
             }
@@ -319,6 +343,9 @@ impl Native {
         };
         if outcome.is_none() {
             return Ok(());
+        }
+        if !raised {
+            note(false);
         }
         self.ended(py, attempt, outcome.cast::<PyTuple>()?)
     }
@@ -509,6 +536,47 @@ impl Native {
         }
         Ok(())
     }
+}
+
+/// Transfers for Python.
+type Log<'py> = Vec<(String, f64, f64, Bound<'py, PyDict>)>;
+
+fn log<'py>(py: Python<'py>, moved: &[Moved]) -> PyResult<Log<'py>> {
+    let entry = |moved: &Moved| {
+        let keys = PyDict::new(py);
+        for (key, nbytes) in &moved.keys {
+            keys.set_item(key_to_py(py, key)?, nbytes)?;
+        }
+        Ok((moved.who.to_string(), moved.start, moved.stop, keys))
+    };
+    moved.iter().map(entry).collect()
+}
+
+/// Time of this thread since a moment.
+struct Spent {
+    start: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Spent {
+    fn begin() -> Self {
+        Self {
+            start: Instant::now(),
+            cpu: thread_time(),
+        }
+    }
+
+    /// Seconds that have passed, and those that the thread was at work.
+    fn end(&self) -> (f64, f64) {
+        let cpu = thread_time().zip(self.cpu);
+        let cpu = cpu.map_or(0.0, |(now, then)| now.saturating_sub(then).as_secs_f64());
+        (self.start.elapsed().as_secs_f64(), cpu)
+    }
+}
+
+fn thread_time() -> Option<Duration> {
+    let time = ClockId::CLOCK_THREAD_CPUTIME_ID.now().ok()?;
+    Some(time.into())
 }
 
 fn stored((key, value, nbytes, name, pickled): Described<'_>) -> PyResult<(Key, Object, u64)> {

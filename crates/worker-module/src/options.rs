@@ -36,6 +36,10 @@ pub(crate) fn options<'py>(
     dict.set_item("tls_worker_cert", &args.tls_cert)?;
     dict.set_item("tls_worker_key", &args.tls_key)?;
     dict.set_item("protocol", &args.protocol)?;
+    let addresses = args.dashboard_address.iter();
+    let addresses: Vec<_> = addresses.map(|a| (a.host.clone(), a.port)).collect();
+    dict.set_item("dashboard_address", addresses)?;
+    dict.set_item("dashboard", args.dashboard)?;
     dict.set_item("death_timeout", args.death_timeout)?;
     dict.set_item("lifetime", args.lifetime)?;
     dict.set_item("lifetime_stagger", args.lifetime_stagger)?;
@@ -72,10 +76,6 @@ fn refused(args: &WorkerArgs) -> Option<&'static str> {
 /// One line for each option that is read and does nothing yet.
 fn without_effect(args: &WorkerArgs) -> Vec<String> {
     let given = [
-        (
-            args.dashboard,
-            "--dashboard (the default): nothing is served by HTTP",
-        ),
         (args.worker_class.is_some(), "--worker-class"),
         (args.scheduler_sni.is_some(), "--scheduler-sni"),
     ];

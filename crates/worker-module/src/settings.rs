@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use oxidask_wire::connection::{Security, TlsOptions, TlsVersion};
+use oxidask_cli::HostAndPort;
+use oxidask_wire::connection::{Security, TlsOptions, TlsServer, TlsVersion};
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 use oxidask_worker_host::Settings;
 use oxidask_worker_host::memory::{Compression, MemorySettings, Thresholds};
+use oxidask_worker_host::settings::HttpSettings;
 
 /// Reads the map that `main.settings_of` makes.
 pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
@@ -49,6 +51,7 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
         security: security(map.get("tls").unwrap_or(&Value::Nil))?,
         reconnect_timeout: number("reconnect_timeout").unwrap_or(300.0),
         retire_timeout: number("retire_timeout").unwrap_or(20.0),
+        http: http(map.get("http").unwrap_or(&Value::Nil))?,
         memory: memory(map.get("memory").unwrap_or(&Value::Nil), memory_limit)?,
         core: WorkerConfig {
             incoming_bytes_limit: memory_limit
@@ -110,6 +113,35 @@ fn ports(map: &Value) -> Vec<u16> {
     let ports = map.get("ports").and_then(Value::as_seq).unwrap_or_default();
     let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
     ports.iter().filter_map(port).collect()
+}
+
+/// `--dashboard-address`, `--dashboard` and their configuration.
+fn http(map: &Value) -> Result<HttpSettings, String> {
+    let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
+    let addresses = map.get("addresses").and_then(Value::as_seq);
+    let address = |pair: &Value| {
+        let pair = pair.as_seq()?;
+        let host = pair.first()?.as_str()?.to_owned();
+        let port = u16::try_from(pair.get(1)?.as_u64()?).ok()?;
+        Some(HostAndPort { host, port })
+    };
+    let options = TlsOptions {
+        cert: text("cert"),
+        key: text("key"),
+        ..TlsOptions::default()
+    };
+    let tls = options.cert.is_some();
+    let tls = tls.then(|| TlsServer::for_anybody(&options)).transpose();
+    Ok(HttpSettings {
+        addresses: addresses
+            .unwrap_or_default()
+            .iter()
+            .filter_map(address)
+            .collect(),
+        pages: map.get("pages").and_then(Value::as_bool) == Some(true),
+        tls: tls.map_err(|error| format!("distributed.scheduler.dashboard.tls: {error}"))?,
+        namespace: text("namespace").unwrap_or_default(),
+    })
 }
 
 /// What `distributed.security.Security` has for workers.

@@ -42,6 +42,21 @@ def leaving():
     }
 
 
+def http(options):
+    """Where HTTP is served, and whether there are pages beside health and metrics."""
+
+    def tls(name):
+        return dask.config.get("distributed.scheduler.dashboard.tls." + name, None)
+
+    return {
+        "addresses": [list(address) for address in options["dashboard_address"]],
+        "pages": options["dashboard"],
+        "cert": tls("cert"),
+        "key": tls("key"),
+        "namespace": dask.config.get("distributed.dashboard.prometheus.namespace", "dask"),
+    }
+
+
 def memory():
     """`distributed.worker.memory`; what is switched off (False, None, 0) is 0."""
 

@@ -19,6 +19,7 @@ from distributed.utils import get_ip, get_ip_interface
 from tornado.ioloop import IOLoop
 
 from oxidask_worker import configured, data, disk
+from oxidask_worker.measures import watch_garbage
 from oxidask_worker.requests import Requests
 from oxidask_worker.tasks import Runner
 from oxidask_worker.worker import Worker
@@ -155,6 +156,7 @@ def settings_of(options, folder):
         "resources": options["resources"] or get("distributed.worker.resources", {}),
         "memory_limit": options["memory_limit"],
         "memory": configured.memory(),
+        "http": configured.http(options),
         "local_directory": folder,
         "death_timeout": options["death_timeout"],
         "connect_timeout": seconds("distributed.comm.timeouts.connect", "30s"),
@@ -209,6 +211,7 @@ def start(native_class, options):
     native.tell_directory(settings["local_directory"])
     worker = Worker(native, loop, settings)
     hooks.bind(worker)
+    watch_garbage(native)
     worker.executor.start()
     for number in range(SERVICE_THREADS + 1):
         # The first one does what has an order.

@@ -24,6 +24,7 @@ from oxidask_worker import actors
 from oxidask_worker.data import frames_of
 from oxidask_worker.executors import Executor, executors
 from oxidask_worker.introspection import Introspection
+from oxidask_worker.measures import Measures
 from oxidask_worker.plugins import Plugins
 from oxidask_worker.state import WorkerState
 from oxidask_worker.tasks import described, safe_sizeof
@@ -92,7 +93,7 @@ class Extensions(dict):
         return found
 
 
-class NativeWorker(Introspection, Plugins):
+class NativeWorker(Introspection, Measures, Plugins):
     """What stock's Worker shows. One per process."""
 
     def __init__(self, native, loop, settings):

@@ -57,13 +57,15 @@ pub enum Kind {
 }
 
 /// A page being written.
-pub(super) struct Page {
+pub struct Page {
     format: Format,
     text: String,
 }
 
 impl Page {
-    pub(super) fn new(format: Format) -> Self {
+    /// An empty page.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
         Self {
             format,
             text: String::new(),
@@ -71,7 +73,7 @@ impl Page {
     }
 
     /// One family; `name` may or may not have `_total` already.
-    pub(super) fn family<'v>(
+    pub fn family<'v>(
         &mut self,
         name: &str,
         help: &str,
@@ -111,11 +113,13 @@ impl Page {
     }
 
     /// A family without labels.
-    pub(super) fn one(&mut self, name: &str, help: &str, kind: Kind, value: f64) {
+    pub fn one(&mut self, name: &str, help: &str, kind: Kind, value: f64) {
         self.family(name, help, kind, [(Vec::new(), value)]);
     }
 
-    pub(super) fn finish(mut self) -> String {
+    /// The text.
+    #[must_use]
+    pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
         }

@@ -10,7 +10,7 @@ use oxidask_wire::connection::TlsServer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::connection::serve_connection;
+use crate::connection::serve_connection;
 
 /// Connections of HTTPS at the same time.
 const MAX_ENCRYPTED: usize = 1024;

@@ -13,7 +13,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Text as it may stand in a page.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -32,7 +32,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// A link to `folder/<name>.html`, showing the name.
-pub(super) fn link(folder: &str, name: &str) -> String {
+pub fn link(folder: &str, name: &str) -> String {
     let path = utf8_percent_encode(name, SEGMENT);
     format!("<a href=\"{folder}{path}.html\">{}</a>", escape(name))
 }
@@ -42,7 +42,7 @@ const STYLE: &str = "body{font-family:sans-serif;margin:2em;color:#222}\
     th{background:#f5f5f5}pre{background:#f5f5f5;padding:1em;overflow:auto}a{color:#b5390f}.late td{background:#ffcdd2}";
 
 /// A whole page. `head` goes into its head as it is.
-pub(super) fn page(title: &str, head: &str, body: &str) -> String {
+pub fn page(title: &str, head: &str, body: &str) -> String {
     let title = escape(title);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>{title}</title>{head}\
@@ -51,7 +51,7 @@ pub(super) fn page(title: &str, head: &str, body: &str) -> String {
 }
 
 /// A table; cells are markup already.
-pub(super) fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut out = "<table><thead><tr>".to_owned();
     for header in headers {
         let _ = write!(out, "<th>{}</th>", escape(header));
@@ -70,7 +70,7 @@ pub(super) fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>
 
 /// `1.50 GiB`.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-pub(super) fn bytes(amount: u64) -> String {
+pub fn bytes(amount: u64) -> String {
     let units = [
         ("PiB", 50),
         ("TiB", 40),
@@ -89,7 +89,7 @@ pub(super) fn bytes(amount: u64) -> String {
 }
 
 /// `12.50 ms`, `3m 5s`.
-pub(super) fn seconds(time: f64) -> String {
+pub fn seconds(time: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -1,0 +1,87 @@
+//! HTTP of the worker: health and metrics (the routes of stock's worker without bokeh), and, with
+//! `--dashboard`, small pages of ours. Python has no part in it.
+//!
+//! To add a metric: a line in `families.rs`. A page: a function in `pages.rs` and a route here.
+
+mod families;
+mod pages;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use oxidask_http::listen::{BindError, HttpListener};
+use oxidask_http::openmetrics::Format;
+
+use crate::host::Handle;
+use crate::settings::Settings;
+
+/// Opens the ports; nothing if none are wanted.
+pub(crate) async fn bind(settings: &Settings) -> Result<Option<HttpListener>, BindError> {
+    let http = &settings.http;
+    if http.addresses.is_empty() {
+        return Ok(None);
+    }
+    let listener = oxidask_http::listen::bind(&http.addresses, http.tls.clone()).await?;
+    for warning in &listener.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(listener))
+}
+
+/// Serves until dropped.
+pub(crate) async fn serve(listener: HttpListener, handle: Handle) {
+    oxidask_http::listen::serve(listener, router(handle)).await;
+}
+
+const ALWAYS: [&str; 3] = ["/health", "/metrics", "/sitemap.json"];
+const PAGES: [&str; 7] = [
+    "/status",
+    "/info",
+    "/info/main/workers.html",
+    "/info/main/tasks.html",
+    "/json/counts.json",
+    "/json/identity.json",
+    "/json/index.html",
+];
+
+fn router(handle: Handle) -> Router {
+    let pages = handle.settings().http.pages;
+    let mut router = Router::new()
+        .route("/health", get(|| async { "ok" }))
+        .route("/metrics", get(metrics))
+        .route("/sitemap.json", get(sitemap));
+    if pages {
+        let to_status = || async { Redirect::to("info/main/workers.html") };
+        router = router
+            .route("/", get(|| async { Redirect::to("status") }))
+            .route("/status", get(to_status))
+            .route("/info", get(to_status))
+            .route("/info/main/workers.html", get(pages::summary))
+            .route("/info/main/tasks.html", get(pages::tasks))
+            .route("/json/counts.json", get(pages::counts))
+            .route("/json/identity.json", get(pages::identity))
+            .route("/json/index.html", get(pages::index));
+    }
+    router
+        .fallback(|| async { (StatusCode::NOT_FOUND, "404: Not Found") })
+        .with_state(handle)
+}
+
+async fn metrics(State(handle): State<Handle>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    let content = [(header::CONTENT_TYPE, format.content_type())];
+    (content, families::render(&handle, format).await).into_response()
+}
+
+async fn sitemap(State(handle): State<Handle>) -> Response {
+    let pages: &[&str] = match handle.settings().http.pages {
+        true => &PAGES,
+        false => &[],
+    };
+    let paths: Vec<&str> = ALWAYS.iter().chain(pages).copied().collect();
+    axum::Json(serde_json::json!({ "paths": paths })).into_response()
+}

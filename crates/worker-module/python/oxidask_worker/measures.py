@@ -1,0 +1,65 @@
+"""What only Python can measure, and what stock's worker keeps for those who look: garbage, transfers, the monitor."""
+
+import collections
+import functools
+import gc
+import time
+
+import dask
+from dask.utils import parse_timedelta
+from distributed.system_monitor import SystemMonitor
+from tornado.ioloop import PeriodicCallback
+
+
+def watch_garbage(native):
+    """Tells Rust how long collections take."""
+    clock, began = time.perf_counter, 0.0
+
+    def collecting(phase, _):
+        nonlocal began
+        if phase == "start":
+            began = clock()
+        else:
+            native.collected_garbage(clock() - began)
+
+    gc.callbacks.append(collecting)
+
+
+def _entries(moved):
+    for who, start, stop, keys in moved:
+        total, duration = sum(keys.values()), max(stop - start, 1e-6)
+        yield {
+            "start": start,
+            "stop": stop,
+            "middle": (start + stop) / 2,
+            "duration": duration,
+            "who": who,
+            "keys": keys,
+            "total": total,
+            "bandwidth": total / duration,
+        }
+
+
+class Measures:
+    """The part of the worker that shows measurements."""
+
+    @property
+    def incoming_transfer_log(self):
+        return collections.deque(_entries(self.native.transfers()[0]))
+
+    @property
+    def outgoing_transfer_log(self):
+        return collections.deque(_entries(self.native.transfers()[1]))
+
+    incoming_transfer_count = property(lambda self: len(self.native.transfers()[0]))
+    outgoing_transfer_count = property(lambda self: len(self.native.transfers()[1]))
+
+    @functools.cached_property
+    def monitor(self):
+        """Stock's; it begins to measure when it is asked for the first time. Heartbeats do not need it."""
+        monitor = SystemMonitor()
+        interval = parse_timedelta(dask.config.get("distributed.admin.system-monitor.interval", "500ms"), "s")
+        callback = PeriodicCallback(monitor.update, interval * 1000)
+        self.periodic_callbacks["monitor"] = callback
+        self.loop.add_callback(callback.start)
+        return monitor

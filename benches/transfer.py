@@ -1,4 +1,4 @@
-"""Arrays from one worker to another, and from a worker to the client: throughput and processor time. Prints one JSON object.
+"""Arrays from one worker to another and to the client: throughput and processor time. Prints one JSON object.
 
 Usage: transfer.py ADDRESS WORKER_PIDS BYTES... Called by `cargo xtask bench transfer`.
 """
@@ -10,7 +10,6 @@ import time
 
 import numpy as np
 from distributed import Client, wait
-
 from tasks import Processes
 
 # Bytes that are moved for each size, at least, and transfers at most.
@@ -30,14 +29,14 @@ def last(array):
     return int(array[-1])
 
 
-def measure(count, nbytes, processes, move):
+def measure(held, nbytes, processes, move):
     """Seconds of wall and of processors, for one byte."""
     before, started = processes.cpu_seconds(), time.perf_counter()
-    for number in range(count):
-        assert move(number) == number % 251
+    for number, array in enumerate(held):
+        assert move(array) == number % 251
     wall = time.perf_counter() - started
     used = processes.cpu_seconds() - before
-    return wall / count / nbytes, used / count / nbytes
+    return wall / len(held) / nbytes, used / len(held) / nbytes
 
 
 def main():
@@ -53,6 +52,12 @@ def main():
             wait(futures)
             return futures
 
+        def to_second(array):
+            return client.submit(last, array, workers=[second], pure=False).result()
+
+        def to_client(array):
+            return int(array.result()[-1])
+
         # Imports and connections.
         for at in (first, second):
             client.submit(last, arrays(1, 1000, first)[0], workers=[at]).result()
@@ -63,11 +68,10 @@ def main():
             best = {"worker": None, "client": None}
             for _ in range(-(-count // batch)):
                 held = arrays(batch, nbytes, first)
-                move = lambda n: client.submit(last, held[n], workers=[second], pure=False).result()  # noqa: E731
-                found = measure(batch, nbytes, workers, move)
+                found = measure(held, nbytes, workers, to_second)
                 best["worker"] = min(filter(None, (best["worker"], found)))
                 both = Processes([pids[0], os.getpid()])
-                found = measure(batch, nbytes, both, lambda n: int(held[n].result()[-1]))
+                found = measure(held, nbytes, both, to_client)
                 best["client"] = min(filter(None, (best["client"], found)))
                 del held
             for to, (wall, used) in best.items():

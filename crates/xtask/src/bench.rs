@@ -6,6 +6,7 @@
 mod load;
 mod report;
 mod tasks;
+mod transfer;
 
 use anyhow::Result;
 
@@ -14,6 +15,8 @@ use anyhow::Result;
 pub(crate) enum Bench {
     /// Trivial tasks by Client.map on two workers of one thread: processor time, wall time, memory per task, latency
     Tasks(tasks::Options),
+    /// Arrays from worker to worker and to the client, stock and native workers: throughput, CPU per byte
+    Transfer(transfer::Options),
     /// Tasks on simulated workers that finish at once: scheduler CPU per task, tasks per second, ping
     Zero(load::LoadOptions),
     /// Intake of large graphs: time to the first task and to all registered, memory
@@ -26,6 +29,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Tasks(options) => tasks::run(options),
+        Bench::Transfer(options) => transfer::run(options),
         Bench::Zero(options) => load::run(load::Suite::Zero, options),
         Bench::Graphs(options) => load::run(load::Suite::Graphs, options),
         Bench::Latency(options) => load::run(load::Suite::Latency, options),

@@ -53,7 +53,7 @@ def transfers(client, count):
 
 
 def transfers_large(client, count):
-    """What is large is built in the memory it was received in: writeable, its owner's alone, whole, and for as long as needed."""
+    """What is large is built in the memory it was received in: writeable, whole, and there for as long as needed."""
     here, other = addresses(client, count)[:2]
 
     def changed(array):

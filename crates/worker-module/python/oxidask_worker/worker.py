@@ -317,7 +317,8 @@ class NativeWorker(Introspection, Measures, Plugins):
         last = time()
         while True:
             await asyncio.sleep(interval)
-            self.trigger_profile()
+            if self.active_threads:
+                self.trigger_profile()
             if time() - last > cycle:
                 last = time()
                 self.cycle_profile()

@@ -401,7 +401,7 @@ impl Native {
         }
         let frames = py.detach(|| memory.read_blocking(key, file));
         let frames = frames.map_err(|error| PyOSError::new_err(error.to_string()))?;
-        let value = self.unpacked(py, &frames)?;
+        let value = self.unpacked(py, frames)?;
         let value = value.map_err(|failure| PyOSError::new_err(failure.exception_text))?;
         let object = file.object_of(Opaque::new(value.clone().unbind()));
         memory.restored(key, file, &object);
@@ -411,10 +411,10 @@ impl Native {
     fn unpacked<'py>(
         &self,
         py: Python<'py>,
-        frames: &[bytes::Bytes],
+        frames: Vec<bytes::Bytes>,
     ) -> PyResult<Result<Bound<'py, PyAny>, Failure>> {
         let hooks = self.hooks.bind(py);
-        let unpacked = hooks.call_method1("unpack", (frames_to_py(py, frames)?,))?;
+        let unpacked = hooks.call_method1("unpack", (take_over(py, frames)?,))?;
         let (value, error): (Bound<'py, PyAny>, Option<Bound<'py, PyTuple>>) =
             unpacked.extract()?;
         Ok(match error {
@@ -510,13 +510,17 @@ impl Native {
                     packed.extract()?;
                 answer
                     .send(match frames {
-                        Some(frames) => Ok(frames_from_py(&frames)?),
+                        Some(frames) => {
+                            let frames = frames.try_iter()?;
+                            let lent = frames.map(|frame| lend(&frame?, &self.jobs));
+                            Ok(lent.collect::<PyResult<_>>()?)
+                        }
                         None => Err(error.unwrap_or_default()),
                     })
                     .ok();
             }
             Job::Unpack(frames, answer) => {
-                let value = self.unpacked(py, &frames)?;
+                let value = self.unpacked(py, frames)?;
                 answer
                     .send(value.map(|value| Opaque::new(value.unbind())))
                     .ok();

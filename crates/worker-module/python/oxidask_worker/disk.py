@@ -15,13 +15,13 @@ def is_writeable(frame):
 
 
 def pack(value):
-    """`(frames, None)`, or `(None, printed traceback)`."""
+    """`(frames, None)`, or `(None, printed traceback)`. Frames may be memory of the value itself."""
     try:
         header, frames = serialize(value, on_error="raise")
         header.setdefault("writeable", tuple(map(is_writeable, frames)))
         header.setdefault("lengths", tuple(memoryview(frame).nbytes for frame in frames))
         head = msgpack.packb(header, use_bin_type=True)
-        return [head, *(frame if isinstance(frame, bytes) else bytes(frame) for frame in frames)], None
+        return [head, *frames], None
     except Exception:
         return None, traceback.format_exc()
 

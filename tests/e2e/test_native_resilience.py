@@ -17,8 +17,8 @@ RELEASE = "2026.8.0"
 def workers(new_cluster):
     """workers("native", "stock", stock=…, options=[…], **environment of the workers)."""
 
-    def make(*kinds, stock=False, options=(), **environment):
-        cluster = new_cluster(RELEASE, workers=0, stock=stock)
+    def make(*kinds, release=RELEASE, stock=False, options=(), **environment):
+        cluster = new_cluster(release, workers=0, stock=stock)
         cluster.workers = [
             cluster.add_worker(native=kind == "native", options=options, **environment) for kind in kinds
         ]
@@ -47,9 +47,10 @@ def test_more_data_than_memory(workers, compression):
     cluster.check()
 
 
-def test_spilling_under_the_stock_scheduler(workers):
+@pytest.mark.parametrize("release", ["2022.12.0", RELEASE])
+def test_spilling_under_the_stock_scheduler(workers, release):
     limits = memory(target=0.1, spill=0.9, pause=0.95)
-    cluster = workers("native", stock=True, options=["--memory-limit", "1 GiB"], threads=2, **limits)
+    cluster = workers("native", release=release, stock=True, options=["--memory-limit", "1 GiB"], threads=2, **limits)
     cluster.run("native_resilience.spills", 40, 8)
 
 
@@ -115,9 +116,11 @@ def test_encryption_that_can_not_be_had(new_cluster):
     assert "encryption required" in required.text().lower()
 
 
-@pytest.mark.parametrize("stock", [False, True])
-def test_a_connection_that_breaks_loses_nothing(new_cluster, stock):
-    cluster = new_cluster(RELEASE, workers=0, stock=stock)
+@pytest.mark.parametrize(
+    ("release", "stock"), [(RELEASE, False), (RELEASE, True), ("2022.12.0", False), ("2022.12.0", True)]
+)
+def test_a_connection_that_breaks_loses_nothing(new_cluster, release, stock):
+    cluster = new_cluster(release, workers=0, stock=stock)
     proxy = Proxy(cluster.address)
     worker = cluster.add_worker(native=True, address=proxy.address)
     worker.wait_until_registered()
@@ -158,6 +161,16 @@ def test_leaving_with_the_data_in_good_hands(workers):
     running.go_on()
     running.result(60)
     assert "Closing worker gracefully" in cluster.workers[0].text()
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_leaving_when_there_is_nobody_else(workers, stock):
+    """Nobody can take the data, so the worker does not wait for it."""
+    cluster = workers("native", stock=stock)
+    running = cluster.start("native_resilience.leaves_data")
+    running.told()
+    cluster.workers[0].signal(signal.SIGTERM)
+    assert cluster.workers[0].wait(10) == 0
 
 
 @pytest.mark.parametrize("stock", [False, True])

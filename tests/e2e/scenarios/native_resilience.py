@@ -123,6 +123,13 @@ def holds(client, address, talk):
     assert sorted(runs[address]) == ["held", "slow"], runs
 
 
+def leaves_data(client, talk):
+    data = client.submit(inc, 1)
+    wait(data, timeout=30)
+    talk.tell()
+    talk.wait()
+
+
 def hands_over(client, address, other, talk):
     data = client.submit(np.arange, 1000, workers=[address], pure=False, allow_other_workers=True)
     wait(data, timeout=30)

@@ -285,9 +285,11 @@ impl Books {
                     self.moves.remove(key);
                 }
             }
-            // Of tasks that were given up.
+            // Some are of tasks that were given up.
             let core = &self.core;
-            self.moves.retain(|key, _| core.task(key).is_some());
+            if self.moves.len() > core.tasks_len() {
+                self.moves.retain(|key, _| core.task(key).is_some());
+            }
         }
         self.said.clear();
     }

@@ -15,8 +15,6 @@ use crate::transfers::Transfers;
 
 /// Ticks per second of the times in `/proc`; the same on every Linux.
 const TICKS: f64 = 100.0;
-/// Bytes of a page in `/proc/self/statm`; only wrong where pages are larger.
-const PAGE: u64 = 4096;
 
 /// What the state machine contributes.
 #[derive(Clone, Debug, Default)]
@@ -217,9 +215,10 @@ fn cpu_seconds() -> Option<f64> {
 
 /// Resident bytes of this process.
 pub(crate) fn resident_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(PAGE)
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 fn open_files() -> usize {

@@ -1,11 +1,34 @@
-//! Log lines of the Rust side, in stock's form on stderr.
+//! Log lines of the Rust side, in stock's form on stderr; the latest are kept for `get_logs`.
 
+use std::collections::VecDeque;
 use std::fmt;
 
+use parking_lot::Mutex;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Lines kept until Python takes them.
+const KEPT: usize = 1000;
+
+/// `(seconds since the epoch, logger, level as Python numbers it, text)`.
+pub(crate) type Line = (f64, &'static str, u32, String);
+
+static LINES: Mutex<VecDeque<Line>> = Mutex::new(VecDeque::new());
+
+/// The lines since the last time.
+pub(crate) fn take() -> Vec<Line> {
+    LINES.lock().drain(..).collect()
+}
+
+fn keep(line: Line) {
+    let mut lines = LINES.lock();
+    if lines.len() >= KEPT {
+        lines.pop_front();
+    }
+    lines.push_back(line);
+}
 
 struct StockLines;
 
@@ -20,10 +43,12 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S,%3f");
-        let level = match *event.metadata().level() {
-            tracing::Level::WARN => "WARNING",
-            other => other.as_str(),
+        let now = chrono::Local::now();
+        let (level, number) = match *event.metadata().level() {
+            tracing::Level::ERROR => ("ERROR", 40),
+            tracing::Level::WARN => ("WARNING", 30),
+            tracing::Level::INFO => ("INFO", 20),
+            other => (other.as_str(), 10),
         };
         let target = event.metadata().target();
         // Ours are not names that anybody configures.
@@ -31,9 +56,15 @@ where
             true => target,
             false => "distributed.worker",
         };
-        write!(writer, "{now} - {name} - {level} - ")?;
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        writeln!(
+            writer,
+            "{} - {name} - {level} - {text}",
+            now.format("%Y-%m-%d %H:%M:%S,%3f")
+        )?;
+        keep((now.timestamp_micros() as f64 / 1e6, name, number, text));
+        Ok(())
     }
 }
 

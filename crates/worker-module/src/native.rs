@@ -235,6 +235,11 @@ impl Native {
         self.handle.store().len()
     }
 
+    /// Log lines of the Rust side since the last time: `(time, logger, level, text)`.
+    fn log_lines(&self) -> Vec<crate::logs::Line> {
+        crate::logs::take()
+    }
+
     /// Garbage was collected for so many seconds.
     fn collected_garbage(&self, seconds: f64) {
         self.handle.collected_garbage(seconds);

@@ -89,6 +89,8 @@ def pauses(client, address, other):
     client.run(shrink, workers=[address])
     assert waiting.result(timeout=30) == address
     assert info(client, address)["status"] == "running"
+    lines = [line for _, line in client.get_worker_logs(workers=[address])[address]]
+    assert any("distributed.worker.memory - WARNING - Worker is at" in line for line in lines), lines
 
 
 def inc(x):

@@ -107,7 +107,8 @@ impl Memory {
 
     /// Data came in: spills if it is too much.
     pub(crate) fn check(&self) {
-        if self.has_too_much() && !self.is_failing() {
+        let limited = self.settings.thresholds.target.is_some();
+        if limited && self.has_too_much() && !self.is_failing() {
             self.full.send_replace(true);
             self.wake.notify_one();
         }

@@ -3,9 +3,11 @@
 import collections
 import functools
 import gc
+import logging
 import time
 
 import dask
+import distributed.worker
 from dask.utils import parse_timedelta
 from distributed.system_monitor import SystemMonitor
 from tornado.ioloop import PeriodicCallback
@@ -41,7 +43,19 @@ def _entries(moved):
 
 
 class Measures:
-    """The part of the worker that shows measurements."""
+    """The part of the worker that shows measurements and logs."""
+
+    def get_logs(self, *args, **kwargs):
+        """As the environment's worker does it, with what Rust has logged among the lines."""
+        lines = self._deque_handler.deque
+        for created, name, level, text in self.native.log_lines():
+            record = logging.LogRecord(name, level, "", 0, text, None, None)
+            record.created, record.msecs = created, created % 1 * 1000
+            lines.append(record)
+        ordered = sorted(lines, key=lambda record: record.created)
+        lines.clear()
+        lines.extend(ordered)
+        return distributed.worker.Worker.get_logs(self, *args, **kwargs)
 
     @property
     def incoming_transfer_log(self):

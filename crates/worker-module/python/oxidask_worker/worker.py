@@ -52,7 +52,6 @@ BORROWED = (
     "gather",
     "get_call_stack",
     "get_current_task",
-    "get_logs",
     "get_monitor_info",
     "get_profile",
     "get_profile_metadata",
@@ -282,7 +281,9 @@ class NativeWorker(Introspection, Measures, Plugins):
         return "OK"
 
     async def close_gracefully(self, restart=None, reason="worker-close-gracefully"):
-        self.native.close_gracefully(reason)
+        if restart is None:
+            restart = bool(dask.config.get("distributed.worker.lifetime.restart", False))
+        self.native.close_gracefully(reason, not restart)
         await self.finished()
 
     async def finished(self):

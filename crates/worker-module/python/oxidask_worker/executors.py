@@ -6,7 +6,6 @@ import os
 import threading
 
 import distributed.utils
-from distributed.diagnostics import nvml
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from oxidask_worker.context import RELEASE
@@ -61,7 +60,9 @@ def executors(default):
 
 
 def _has_gpu():
+    from distributed.diagnostics import nvml
+
     try:
         return nvml.device_get_count() > 0
-    except (AttributeError, RuntimeError):
+    except RuntimeError:
         return False

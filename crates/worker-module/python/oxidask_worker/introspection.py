@@ -2,7 +2,6 @@
 
 import dask
 from distributed.system_monitor import SystemMonitor
-from distributed.utils import recursive_to_dict
 from distributed.versions import get_versions
 
 INTERVAL_OF_MONITOR = 0.5
@@ -44,7 +43,9 @@ class Introspection:
         }
 
     def dump_state(self, exclude=()):
-        """Everything, in stock's form, for cluster dumps."""
+        """Everything, in stock's form, for cluster dumps (since 2021.10.0)."""
+        from distributed.utils import recursive_to_dict
+
         info = {
             **self.identity(),
             "address": self.address,

@@ -16,6 +16,7 @@ from dask.utils import parse_bytes, parse_timedelta
 from distributed.comm import get_address_host, get_address_host_port
 from distributed.diskutils import WorkSpace
 from distributed.utils import get_ip, get_ip_interface
+from distributed.versions import get_versions
 from tornado.ioloop import IOLoop
 
 from oxidask_worker import configured, data, disk
@@ -165,7 +166,7 @@ def settings_of(options, folder):
         "outgoing": get("distributed.worker.connections.incoming", 10),
         "message_bytes": parse_bytes(get("distributed.worker.transfer.message-bytes-limit", "50MB")),
         "validate": bool(get("distributed.worker.validate", False)),
-        "versions": distributed.versions.get_versions(),
+        "versions": get_versions(),
     }
 
 

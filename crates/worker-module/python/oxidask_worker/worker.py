@@ -61,6 +61,23 @@ BORROWED = (
     "upload_file",
 )
 
+# What answers an operation, where it is not called the same.
+OPERATIONS = {
+    **{
+        name: name
+        for name in (
+            "actor_attribute actor_execute benchmark_disk benchmark_memory benchmark_network dump_state gather "
+            "get_logs get_monitor_info get_story plugin_add plugin_remove run run_coroutine set_resources update_data "
+            "upload_file versions"
+        ).split()
+    },
+    "call_stack": "get_call_stack",
+    "plugin-add": "plugin_add",
+    "plugin-remove": "plugin_remove",
+    "profile": "get_profile",
+    "profile_metadata": "get_profile_metadata",
+}
+
 # Seconds that plugins, preloads and clients are given when the worker ends.
 PATIENCE = 10
 
@@ -149,32 +166,8 @@ class NativeWorker(Introspection, Measures, Plugins):
         self.profile_recent = profile.create()
 
     def _handlers(self):
-        """Operations that are not Rust's. Plugins may add to them."""
-        return {
-            "actor_attribute": self.actor_attribute,
-            "actor_execute": self.actor_execute,
-            "benchmark_disk": self.benchmark_disk,
-            "benchmark_memory": self.benchmark_memory,
-            "benchmark_network": self.benchmark_network,
-            "call_stack": self.get_call_stack,
-            "dump_state": self.dump_state,
-            "gather": self.gather,
-            "get_logs": self.get_logs,
-            "get_monitor_info": self.get_monitor_info,
-            "get_story": self.get_story,
-            "plugin-add": self.plugin_add,
-            "plugin-remove": self.plugin_remove,
-            "plugin_add": self.plugin_add,
-            "plugin_remove": self.plugin_remove,
-            "profile": self.get_profile,
-            "profile_metadata": self.get_profile_metadata,
-            "run": self.run,
-            "run_coroutine": self.run,
-            "set_resources": self.set_resources,
-            "update_data": self.update_data,
-            "upload_file": self.upload_file,
-            "versions": self.versions,
-        }
+        """Operations that are not Rust's and that this release has. Plugins may add to them."""
+        return {name: getattr(self, method) for name, method in OPERATIONS.items() if hasattr(self, method)}
 
     @property
     def address(self):

@@ -119,6 +119,7 @@ impl Server {
             "identity" => self.identity(),
             "keys" => Value::array(self.handle.store().keys()),
             "get_data" => return self.get_data(connection, &request).await,
+            "connection_stream" => return self.stream(connection).await,
             "free_keys" | "delete_data" => self.free_keys(&request),
             "close_gracefully" => {
                 let reason = request.args.get("reason").and_then(Value::as_str);
@@ -143,6 +144,21 @@ impl Server {
                 }
             }
         }))
+    }
+
+    /// Operations of a peer that wants no answers, until it leaves: handlers of plugins and extensions.
+    async fn stream(&self, connection: &mut Connection) -> Result<Answer, PeerError> {
+        loop {
+            let batch = connection.read().await?.value()?;
+            let single = std::slice::from_ref(&batch);
+            for item in batch.as_seq().unwrap_or(single) {
+                if item.get("op").and_then(Value::as_str) == Some("close-stream") {
+                    return Ok(Answer::Said);
+                }
+                let message = Message::from_value(item);
+                self.interpreter.stream(message.frames().cloned().collect());
+            }
+        }
     }
 
     fn error(&self, exception: &Exception) -> Value {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use oxidask_key::Key;
-use oxidask_wire::Value;
+use oxidask_wire::error::DecodeError;
+use oxidask_wire::{Generation, Message, Release, Value};
 use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_core::story::Transition;
 use oxidask_worker_host::interpreter::{Answer, Reply};
@@ -50,13 +51,16 @@ pub(crate) struct Jobs {
     pub(crate) service: Queue<Job>,
     /// What has to be begun in the order in which it came: messages for handlers, transitions.
     pub(crate) ordered: Queue<Job>,
+    /// How the environment puts messages together.
+    generation: Generation,
     owed: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     next: AtomicU64,
 }
 
 impl Jobs {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(release: &Release) -> Self {
         Self {
+            generation: Generation::of(release),
             work: Queue::new(),
             service: Queue::new(),
             ordered: Queue::new(),
@@ -70,6 +74,29 @@ impl Jobs {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.owed.lock().insert(number, sender);
         (number, answer)
+    }
+
+    /// Whether messages of Python's release have another form than those of newer ones.
+    pub(crate) fn is_path_based(&self) -> bool {
+        self.generation.is_path_based()
+    }
+
+    /// Frames for Python, in the form of its release.
+    pub(crate) fn outward(&self, frames: Vec<Bytes>) -> Vec<Bytes> {
+        if !self.is_path_based() {
+            return frames;
+        }
+        let message = Message::from_frames(frames.clone().into_iter());
+        let older = message.and_then(|message| message.frames_for(self.generation));
+        older.unwrap_or_else(|error| {
+            tracing::error!("a message has no form for this release: {error}");
+            frames
+        })
+    }
+
+    /// The message that Python put together.
+    pub(crate) fn inward(&self, frames: Vec<Bytes>) -> Result<Message, DecodeError> {
+        Message::from_frames_of(self.generation, frames, usize::MAX)
     }
 
     /// Python answers; a second answer to the same is ignored.
@@ -99,6 +126,7 @@ impl Interpreter for Threads {
 
     fn load(&self, frames: Vec<Bytes>, keys: Vec<Key>) -> Answer<Loaded> {
         let (sender, answer) = oneshot::channel();
+        let frames = self.0.outward(frames);
         self.0.service.push(Job::Load(frames, keys, sender));
         answer
     }
@@ -111,16 +139,18 @@ impl Interpreter for Threads {
 
     fn request(&self, frames: Vec<Bytes>) -> Answer<Reply> {
         let (number, answer) = self.0.owe();
+        let frames = self.0.outward(frames);
         self.0.ordered.push(Job::Request(number, frames));
         answer
     }
 
     fn stream(&self, frames: Vec<Bytes>) {
-        self.0.ordered.push(Job::Stream(frames));
+        self.0.ordered.push(Job::Stream(self.0.outward(frames)));
     }
 
     fn registered(&self, frames: Vec<Bytes>) -> Answer<Reply> {
         let (number, answer) = self.0.owe();
+        let frames = self.0.outward(frames);
         self.0.ordered.push(Job::Registered(number, frames));
         answer
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nix::time::ClockId;
 use oxidask_key::Key;
 use oxidask_supervision::FromWorker;
@@ -65,7 +66,7 @@ impl Native {
         let value = Value::decode(&bytes::Bytes::copy_from_slice(settings_msgpack));
         let value = value.map_err(|error| PyValueError::new_err(error.to_string()))?;
         let settings = settings(&value).map_err(PyValueError::new_err)?;
-        let jobs = Arc::new(Jobs::new());
+        let jobs = Arc::new(Jobs::new(&settings.release));
         let interpreter = Arc::new(Threads(Arc::clone(&jobs)));
         let (runtime, host, link) = py.detach(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -165,13 +166,14 @@ impl Native {
 
     /// Answers a request; `frames` must be bytes.
     fn answer(&self, number: u64, frames: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.jobs.answer(number, Some(frames_from_py(frames)?));
+        let frames = self.inward(frames_from_py(frames)?)?;
+        self.jobs.answer(number, Some(frames));
         Ok(())
     }
 
     /// Sends a message on the scheduler's stream.
     fn say(&self, frames: &Bound<'_, PyAny>) -> PyResult<()> {
-        let message = Message::from_frames(frames_from_py(frames)?.into_iter());
+        let message = self.jobs.inward(frames_from_py(frames)?);
         let message = message.map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.handle.say(message);
         Ok(())
@@ -355,6 +357,16 @@ impl Native {
         self.ended(py, attempt, outcome.cast::<PyTuple>()?)
     }
 
+    /// Frames that Python made, in the form of newer releases. No frames: nothing is said.
+    fn inward(&self, frames: Vec<Bytes>) -> PyResult<Vec<Bytes>> {
+        if frames.is_empty() || !self.jobs.is_path_based() {
+            return Ok(frames);
+        }
+        let message = self.jobs.inward(frames);
+        let message = message.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(message.frames().cloned().collect())
+    }
+
     fn called<'py>(
         &self,
         py: Python<'py>,
@@ -374,7 +386,7 @@ impl Native {
             }
             OrderedSpec::Parts(parts) => {
                 let message = Message::from_value(parts);
-                let frames: Vec<_> = message.frames().cloned().collect();
+                let frames = self.jobs.outward(message.frames().cloned().collect());
                 (None, None, Some(frames_to_py(py, &frames)?))
             }
         };
@@ -489,7 +501,8 @@ impl Native {
                 let serializers = serializers.map(|s| value_to_py(py, &s)).transpose()?;
                 let frames = hooks.call_method1("dump", (objects, serializers))?;
                 let frames = frames.try_iter()?.map(|frame| lend(&frame?, &self.jobs));
-                answer.send(Some(frames.collect::<PyResult<_>>()?)).ok();
+                let frames = self.inward(frames.collect::<PyResult<_>>()?)?;
+                answer.send(Some(frames)).ok();
             }
             Job::GiveBack(lent) => lent.give_back(py),
             Job::Request(number, frames) => {

@@ -11,7 +11,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::releases::{Environment, GATEWAY, MANIFESTS, P2P, P2P_FURTHER, PREFECT, Release, TOOLS};
+use crate::releases::{
+    Environment, GATEWAY, MANIFESTS, OLD_NATIVE, P2P, P2P_FURTHER, PREFECT, Release, TOOLS,
+};
 use crate::workspace;
 
 /// What `cargo xtask envs` takes.
@@ -65,6 +67,7 @@ pub(crate) fn all() -> Vec<Environment> {
         .map(|release| release.environment())
         .collect();
     every.extend(PREFECT);
+    every.push(OLD_NATIVE);
     every.push(P2P);
     every.push(MANIFESTS);
     every.push(TOOLS);

@@ -41,6 +41,13 @@ pub(crate) const PREFECT: [Environment; 2] = [
     },
 ];
 
+/// The oldest release for the native worker, whose extension module needs Python 3.9.
+pub(crate) const OLD_NATIVE: Environment = Environment {
+    name: "2.30.1-py39",
+    pythons: &[9],
+    variable: "OXIDASK_PY_2_30_1_PY39",
+};
+
 /// Dask Gateway with its local backend.
 pub(crate) const GATEWAY: Environment = Environment {
     name: "dask-gateway",

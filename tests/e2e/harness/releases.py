@@ -8,7 +8,8 @@ import os
 RELEASES = ("2.30.1", "2022.12.0", "2026.8.0")
 # What the two workers of a cluster are, and with which releases tests that know of it use it beside stock's.
 KINDS = {"stock": ("stock", "stock"), "native": ("native", "native"), "mixed": ("native", "stock")}
-NATIVE = {"native": ("2022.12.0", "2026.8.0"), "mixed": ("2026.8.0",)}
+# The extension module of the native worker needs Python 3.9; the oldest release has an environment more with that.
+NATIVE = {"native": ("2.30.1-py39", "2022.12.0", "2026.8.0"), "mixed": ("2026.8.0",)}
 P2P = ("2022.12.0", "2023.8.0", "2023.10.0", "2024.2.0", "2024.8.0", "2024.12.1", "2026.8.0")
 PREFECT = {"0.13.19": "2.30.1", "1.4.1": "2022.12.0"}
 
@@ -33,4 +34,4 @@ def p2p_environments():
 
 
 def version_tuple(release):
-    return tuple(int(part) for part in release.split("."))
+    return tuple(int(part) for part in release.partition("-")[0].split("."))

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::DecodeError;
+use crate::legacy;
 use crate::msgpack::Writer;
 use crate::payload::{Payload, scan_header};
+use crate::release::Generation;
 use crate::value::{Value, decode_prefix, encode_into};
 
 pub use extension::ExtensionOp;
@@ -78,6 +80,33 @@ impl Message {
                 .iter()
                 .flat_map(|p| std::iter::once(p.payload.header_bytes()).chain(p.payload.frames())),
         )
+    }
+
+    /// The frames as a release of that generation puts them together and takes them apart.
+    ///
+    /// # Errors
+    /// A payload can not be found by a path.
+    pub fn frames_for(&self, generation: Generation) -> Result<Vec<Bytes>, DecodeError> {
+        if generation.is_path_based() {
+            return legacy::encode(self);
+        }
+        Ok(self.frames().cloned().collect())
+    }
+
+    /// The message that a release of that generation put together; `limit` bounds the bytes that
+    /// decompression makes.
+    ///
+    /// # Errors
+    /// These are not the frames of a message.
+    pub fn from_frames_of(
+        generation: Generation,
+        frames: Vec<Bytes>,
+        limit: usize,
+    ) -> Result<Self, DecodeError> {
+        if generation.is_path_based() {
+            return legacy::decode(frames, limit);
+        }
+        Self::from_frames(frames.into_iter())
     }
 
     /// The msgpack part.

@@ -122,6 +122,8 @@ def lifetime_of(options):
 def new_folder(options):
     """A folder of this worker's own; those that dead workers left are removed, as by stock."""
     try:
+        # Older releases make only the last part of it.
+        os.makedirs(options["local_directory"], exist_ok=True)
         return WorkSpace(options["local_directory"]).new_work_dir(prefix="worker-")
     except OSError as error:
         raise StartError(f"no folder can be made in {options['local_directory']}: {error}") from error

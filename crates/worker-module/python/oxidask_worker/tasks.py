@@ -113,7 +113,7 @@ def failure_of(message, exception, start, stop, thread):
 
 def _bytes(error):
     error = getattr(error, "data", error)
-    return error if isinstance(error, bytes) else pickle.dumps(error, protocol=4)
+    return error if isinstance(error, bytes) else protocol.pickle.dumps(error)
 
 
 def success(value, start, stop):

@@ -250,6 +250,12 @@ class NativeWorker(Introspection, Measures, Plugins):
         """What `secede()` calls in releases before 2022."""
         self._secede(getattr(task, "key", task), compute_duration)
 
+    def transition(self, task, finish, compute_duration=None, **_):
+        """What `worker_client()` calls in those releases."""
+        if finish != "long-running":
+            raise NotImplementedError(f"tasks of the native worker are not made {finish} by Python")
+        self._secede(getattr(task, "key", task), compute_duration)
+
     def _secede(self, key, seconds):
         attempt = self.attempts.get(key)
         if attempt is not None:
@@ -300,7 +306,7 @@ class NativeWorker(Introspection, Measures, Plugins):
         else:
             for one in reversed(self.preloads):
                 await one.teardown()
-        for client in list(distributed.worker.Worker._initialized_clients):
+        for client in list(getattr(distributed.worker.Worker, "_initialized_clients", ())):
             client._asynchronous = True
             closing = client.close()
             if inspect.isawaitable(closing):

@@ -26,6 +26,9 @@ use crate::store::{Held, Kind, Store};
 use crate::transfers::Moved;
 use crate::translate::report;
 
+/// So many tasks may have metadata before those are looked for that are gone.
+const MAX_NOTES: usize = 1000;
+
 /// A question to the state machine.
 pub(crate) type Question = Box<dyn FnOnce(&Worker) + Send>;
 
@@ -39,6 +42,8 @@ pub(crate) enum Input {
     Ask(Question),
     /// Whether the interpreter wants to be told of changes of states.
     Observe(bool),
+    /// What the scheduler is to keep of a task when it is done: a map.
+    Metadata(Key, Value),
     /// `get_data` of somebody.
     GetData {
         /// Address it says it has.
@@ -69,6 +74,8 @@ pub(crate) enum Served {
 
 pub(crate) struct Books {
     core: Worker,
+    /// Of tasks that are not done.
+    metadata: HashMap<Key, Value>,
     store: Store,
     interpreter: Arc<dyn Interpreter>,
     peers: Arc<Peers>,
@@ -100,6 +107,7 @@ impl Books {
     ) -> Self {
         Self {
             core,
+            metadata: HashMap::new(),
             store,
             interpreter,
             peers,
@@ -164,6 +172,7 @@ impl Books {
             Input::Ask(question) => question(&self.core),
             Input::Moved(moved) => self.moved(moved),
             Input::Observe(wanted) => self.core.observe_transitions(wanted),
+            Input::Metadata(key, metadata) => self.note(key, metadata),
             Input::Connected { outlet, again } => {
                 if again {
                     // It was meant for a scheduler that is gone, or does not remember.
@@ -267,13 +276,22 @@ impl Books {
             return;
         }
         let stored: Vec<Option<Kind>> = self.said.iter().map(|(msg, _)| self.held(msg)).collect();
+        let metadata = &mut self.metadata;
+        let noted = self.said.iter().map(|(msg, _)| match msg {
+            SchedulerMsg::TaskFinished { key, .. } | SchedulerMsg::TaskErred { key, .. } => {
+                metadata.remove(key)
+            }
+            _ => None,
+        });
+        let noted: Vec<Option<Value>> = noted.collect();
         let release = self.dialect.release();
         let batch: Vec<_> = self
             .said
             .iter()
-            .zip(&stored)
-            .filter_map(|((msg, cause), kind)| {
-                report(msg, cause, &release, kind.as_ref(), of(msg, &self.moves))
+            .zip(stored.iter().zip(noted))
+            .filter_map(|((msg, cause), (kind, noted))| {
+                let moves = of(msg, &self.moves);
+                report(msg, cause, &release, kind.as_ref(), moves, noted)
             })
             .collect();
         let message = self.dialect.encode_scheduler_batch(&batch);
@@ -292,6 +310,16 @@ impl Books {
             }
         }
         self.said.clear();
+    }
+
+    fn note(&mut self, key: Key, metadata: Value) {
+        if self.metadata.len() >= MAX_NOTES {
+            let core = &self.core;
+            self.metadata.retain(|key, _| core.task(key).is_some());
+        }
+        if self.core.task(&key).is_some() {
+            self.metadata.insert(key, metadata);
+        }
     }
 
     /// The type of what a message is about that does not bring it along.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use oxidask_key::Key;
-use oxidask_wire::{Dialect, Message};
+use oxidask_wire::{Dialect, Message, Value};
 use oxidask_worker_core::Worker;
 use oxidask_worker_core::config::WorkerConfig;
 use oxidask_worker_core::event::{Datum, Event, Outcome};
@@ -214,6 +214,11 @@ impl Handle {
             sender.send(question(core)).ok();
         })));
         answer.recv().ok()
+    }
+
+    /// What the scheduler is to keep of a task when it is done (`task-finished`): a map.
+    pub fn metadata(&self, key: Key, metadata: Value) {
+        self.send(Input::Metadata(key, metadata));
     }
 
     /// Whether the interpreter is told of changes of states.

@@ -108,6 +108,7 @@ pub(crate) fn report<'a>(
     release: &Release,
     stored: Option<&'a Kind>,
     moves: &'a [Moved],
+    metadata: Option<Value>,
 ) -> Option<FromWorker<'a>> {
     let cause = Some(stimulus_id);
     Some(match msg {
@@ -129,7 +130,7 @@ pub(crate) fn report<'a>(
                 type_: Some(type_pickle),
                 typename: Some(typename),
                 startstops: Some(startstops(finished.map(|f| f.run), moves)),
-                metadata: Value::Nil,
+                metadata: metadata.unwrap_or_else(|| Value::Map(Vec::new())),
                 thread: finished.and_then(|f| f.run.thread),
                 stimulus_id: cause,
             })

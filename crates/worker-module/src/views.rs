@@ -87,6 +87,14 @@ impl Views {
         self.handle.observe(wanted);
     }
 
+    /// What the scheduler is to keep of a task when it is done; `metadata` is msgpack.
+    fn set_metadata(&self, key: &Bound<'_, PyAny>, metadata: &[u8]) -> PyResult<()> {
+        let metadata = Value::decode(&bytes::Bytes::copy_from_slice(metadata));
+        let metadata = metadata.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.handle.metadata(key_from_py(key)?, metadata);
+        Ok(())
+    }
+
     /// Makes the worker pause, go on, or get ready to leave, and tells the scheduler.
     fn set_status(&self, status: &str, stimulus_id: &str) -> PyResult<()> {
         let status = WorkerStatus::parse(status)

@@ -1,6 +1,8 @@
 """What the worker tells of itself on request: identity, stories, dumps, measurements."""
 
 import dask
+import distributed.worker
+from distributed import profile
 from distributed.system_monitor import SystemMonitor
 from distributed.versions import get_versions
 
@@ -26,6 +28,19 @@ class Introspection:
             "nthreads": self.nthreads,
             "memory_limit": self.memory_limit,
         }
+
+    async def get_profile(self, start=None, stop=None, key=None, server=False):
+        """As the environment's worker does it. The event loop is watched from the first time that this is asked for."""
+        if server and not hasattr(self.io_loop, "profile"):
+            self.io_loop.profile = profile.watch(
+                omit=("profile.py", "selectors.py"),
+                interval=dask.config.get("distributed.worker.profile.interval"),
+                cycle=dask.config.get("distributed.worker.profile.cycle"),
+            )
+        words = {"start": start, "stop": stop, "key": key}
+        if server:
+            words["server"] = server
+        return await distributed.worker.Worker.get_profile(self, **words)
 
     async def get_story(self, keys_or_stimuli=(), **_):
         return self.state.story(*keys_or_stimuli)

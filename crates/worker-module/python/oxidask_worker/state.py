@@ -3,12 +3,18 @@
 Attributes have stock's names. A look at a task is what was true when it was taken.
 """
 
+import collections
 from collections.abc import Mapping, MutableMapping
 
+import msgpack
 from dask.utils import key_split
 
 from oxidask_worker.actors import Actors, StoredActor
 from oxidask_worker.tasks import described, safe_sizeof
+
+
+# Tasks whose metadata can be added to.
+MAX_METADATA = 1000
 
 
 class Data(MutableMapping):
@@ -113,7 +119,7 @@ class TaskState:
 
     @property
     def metadata(self):
-        """Told to the scheduler when the task is done. Kept as long as something is in it."""
+        """Told to the scheduler when the task is done."""
         return self._state.metadata_of(self.key)
 
     def get_nbytes(self):
@@ -137,6 +143,22 @@ class TaskState:
         found = {name: getattr(self, name) for name in names if name not in exclude}
         links = ("dependencies", "dependents", "waiting_for_data", "waiters")
         return {name: list(map(repr, v)) if name in links else v for name, v in found.items() if v}
+
+
+class Metadata(collections.UserDict):
+    """`TaskState.metadata`; every change goes to the state machine."""
+
+    def __init__(self, key, views):
+        self._key, self._views = key, views
+        super().__init__()
+
+    def __setitem__(self, name, value):
+        super().__setitem__(name, value)
+        self._views.set_metadata(self._key, msgpack.packb(self.data, use_bin_type=True))
+
+    def __delitem__(self, name):
+        super().__delitem__(name)
+        self._views.set_metadata(self._key, msgpack.packb(self.data, use_bin_type=True))
 
 
 class Tasks(Mapping):
@@ -189,6 +211,7 @@ class WorkerState:
 
     def __init__(self, worker):
         self._worker, self._views = worker, worker.native.views()
+        # Of the last tasks that were asked about; what is in it is told at once.
         self._metadata = {}
         self.address, self.nthreads = worker.address, worker.nthreads
         self.actors = Actors(worker.native)
@@ -225,10 +248,12 @@ class WorkerState:
         return self._views.log(100_000) or ()
 
     def metadata_of(self, key):
-        return self._metadata.setdefault(key, {})
-
-    def take_metadata(self, key):
-        return self._metadata.pop(key, None)
+        found = self._metadata.get(key)
+        if found is None:
+            found = self._metadata[key] = Metadata(key, self._views)
+            if len(self._metadata) > MAX_METADATA:
+                del self._metadata[next(iter(self._metadata))]
+        return found
 
     def story(self, *keys_or_tasks_or_stimuli):
         keys = [getattr(one, "key", one) for one in keys_or_tasks_or_stimuli]

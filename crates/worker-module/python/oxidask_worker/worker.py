@@ -53,7 +53,6 @@ BORROWED = (
     "get_call_stack",
     "get_current_task",
     "get_monitor_info",
-    "get_profile",
     "get_profile_metadata",
     "logs",
     "send_to_worker",

@@ -174,6 +174,26 @@ def test_leaving_when_there_is_nobody_else(workers, stock):
 
 
 @pytest.mark.parametrize("stock", [False, True])
+def test_a_nanny_ends_with_a_worker_that_was_told_to(new_cluster, stock):
+    cluster = new_cluster(RELEASE, workers=0, stock=stock)
+    first, second = [cluster.add_worker(native=True, nanny=True, options=["--death-timeout", "3s"]) for _ in range(2)]
+    for worker in (first, second):
+        worker.wait_until_registered()
+    cluster.run("native_resilience.retires", first.worker_name)
+    assert first.wait(20) == 0
+    cluster.scheduler.signal(signal.SIGTERM)
+    assert second.wait(20) == 0
+
+
+def test_a_nanny_does_not_wait_for_ever_for_its_scheduler(new_cluster):
+    cluster = new_cluster(RELEASE, workers=0)
+    worker = cluster.add_worker(native=True, nanny=True, options=["--death-timeout", "2s"])
+    worker.wait_until_registered()
+    cluster.scheduler.signal(signal.SIGKILL)
+    wait_for(lambda: not worker.alive, 30, "the end of the nanny")
+
+
+@pytest.mark.parametrize("stock", [False, True])
 def test_a_task_that_holds_the_interpreter(new_cluster, stock):
     environment = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2s"}
     cluster = new_cluster(RELEASE, workers=0, stock=stock, environment=environment)

@@ -49,7 +49,14 @@ pub(crate) async fn serve(
 ) -> Result<String, SchedulerError> {
     let mut again = false;
     loop {
-        let (connection, reply) = register_in_time(&settings, &handle, again).await?;
+        let (connection, reply) = match register_in_time(&settings, &handle, again).await {
+            // As stock's worker leaves with its scheduler: in order, and for good.
+            Err(error) if again => {
+                tracing::error!("{error}");
+                return Ok("worker-handle-scheduler-connection-broken".into());
+            }
+            registered => registered?,
+        };
         let end = session(&settings, &handle, &interpreter, connection, reply, again).await?;
         match end {
             End::Leave(reason) => return Ok(reason),

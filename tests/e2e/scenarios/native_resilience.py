@@ -125,6 +125,11 @@ def holds(client, address, talk):
     assert sorted(runs[address]) == ["held", "slow"], runs
 
 
+def retires(client, name):
+    client.wait_for_workers(2, timeout=30)
+    client.retire_workers(names=[name], close_workers=True)
+
+
 def leaves_data(client, talk):
     data = client.submit(inc, 1)
     wait(data, timeout=30)

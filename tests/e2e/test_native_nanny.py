@@ -100,6 +100,14 @@ def test_leaving(nannies, number):
     assert "killing" not in worker.text()
 
 
+@pytest.mark.parametrize("scheduler", [OURS, STOCK])
+def test_leaving_with_data(nannies, scheduler):
+    cluster = nannies(scheduler, 2)
+    leaving = cluster.workers[0]
+    cluster.run("native_nanny.is_handed_over", leaving.worker_name, leaving.pid)
+    assert leaving.wait(10) == 0
+
+
 def test_leaving_together(nannies):
     """A signal for all processes of a group, as init programs of containers send it."""
     cluster = nannies()

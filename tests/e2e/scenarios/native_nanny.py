@@ -1,6 +1,7 @@
 """What clients do with workers of ours under nannies of ours."""
 
 import ctypes
+import inspect
 import operator
 import os
 import signal
@@ -10,12 +11,24 @@ from distributed import KilledWorker, fire_and_forget, wait
 from distributed.diagnostics.plugin import Environ, NannyPlugin, UploadDirectory
 
 
+def scheduler_info(client):
+    """Of all workers; releases of 2025 and newer would leave some out."""
+    try:
+        return client.scheduler_info(n_workers=-1)
+    except TypeError:
+        return client.scheduler_info()
+
+
+def ignoring(client):
+    return {"on_error": "ignore"} if "on_error" in inspect.signature(client.run).parameters else {}
+
+
 def pids(client, count, timeout=30):
     """Process of each worker by address."""
     deadline = time.monotonic() + timeout
     while True:
         client.wait_for_workers(count, timeout=timeout)
-        found = client.run(os.getpid, on_error="ignore")
+        found = client.run(os.getpid, **ignoring(client))
         if len(found) == count:
             return found
         assert time.monotonic() < deadline, found
@@ -23,7 +36,7 @@ def pids(client, count, timeout=30):
 
 def nannies(client):
     """Address of each worker's nanny by the worker's name."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = scheduler_info(client)["workers"].values()
     return {worker["name"]: worker["nanny"] for worker in workers}
 
 
@@ -167,10 +180,31 @@ def variables(client, names):
     return found
 
 
+def ports(client, count):
+    """Of each worker and its nanny."""
+    pids(client, count)
+    found = scheduler_info(client)["workers"].items()
+    return sorted([int(a.rpartition(":")[2]) for a in (address, worker["nanny"])] for address, worker in found)
+
+
+def is_handed_over(client, name, nanny):
+    """What only the leaving worker has, and nobody could compute again, is kept."""
+    workers = scheduler_info(client)["workers"].items()
+    [address] = [address for address, worker in workers if worker["name"] == name]
+    value = os.urandom(10).hex()
+    data = client.scatter({"held-there-only": value}, workers=[address])["held-there-only"]
+    os.kill(nanny, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while address in scheduler_info(client)["workers"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert client.submit(operator.add, data, "!").result(timeout=30) == value + "!"
+
+
 def names(client, count):
     """Name, threads and limit of every worker."""
     pids(client, count)
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = scheduler_info(client)["workers"].values()
     return sorted((w["name"], w["nthreads"], w["memory_limit"]) for w in workers)
 
 

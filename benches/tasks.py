@@ -1,6 +1,6 @@
 """Trivial tasks by Client.map: what they cost scheduler, workers and client. Prints one JSON object.
 
-Usage: tasks.py ADDRESS SCHEDULER_PID WORKER_PIDS TASKS. Called by `cargo xtask bench tasks`; runs on Python 3.8 too.
+Usage: tasks.py ADDRESS SCHEDULER_PID WORKER_PIDS TASKS [frisky]. Called by `cargo xtask bench tasks`; runs on Python 3.8 too.
 """
 
 import json
@@ -43,26 +43,38 @@ class Processes:
 
 def latencies_ms(client):
     found = []
-    for number in range(SUBMISSIONS):
+    # Numbers that were not asked for before.
+    for number in range(10**6, 10**6 + SUBMISSIONS):
         begin = time.perf_counter()
-        assert client.submit(inc, number, pure=False).result() == number + 1
+        assert client.submit(inc, -number).result() == 1 - number
         found.append((time.perf_counter() - begin) * 1e3)
         # Apart, as from somebody who types: nothing of one waits in a batch of the other.
         time.sleep(0.02)
     return found
 
 
+def connected(client, rival):
+    """The client that submits, and how to wait for its futures: Dask's, or a rival's that moves into the cluster."""
+    if rival == "frisky":
+        import frisky
+
+        return frisky.hijack(client, tunnel_via_dashboard=False), frisky.wait
+    return client, wait
+
+
 def main():
     address, tasks = sys.argv[1], int(sys.argv[4])
+    rival = sys.argv[5] if len(sys.argv) > 5 else None
     scheduler = Processes([int(sys.argv[2])])
     workers = Processes([int(pid) for pid in sys.argv[3].split(",")])
     client_process = Processes([os.getpid()])
-    with Client(address, timeout="60s") as client:
-        client.wait_for_workers(2)
+    with Client(address, timeout="60s") as dask_client:
+        dask_client.wait_for_workers(2)
+        client, finish = connected(dask_client, rival)
         idle = workers.resident_bytes()
         # Connections, imports and the first pages of every structure are not what is measured.
         warm_up = client.map(inc, range(-1000, 0))
-        wait(warm_up)
+        finish(warm_up)
         del warm_up
         time.sleep(1)
 
@@ -71,7 +83,7 @@ def main():
         before = {name: party.cpu_seconds() for name, party in parties.items()}
         started = time.perf_counter()
         futures = client.map(inc, range(tasks))
-        wait(futures)
+        finish(futures)
         wall = time.perf_counter() - started
         used = {name: party.cpu_seconds() - before[name] for name, party in parties.items()}
         memory = scheduler.resident_bytes() - memory

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::releases::{
-    Environment, GATEWAY, MANIFESTS, OLD_NATIVE, P2P, P2P_FURTHER, PREFECT, Release, TOOLS,
+    Environment, FRISKY, GATEWAY, MANIFESTS, OLD_NATIVE, P2P, P2P_FURTHER, PREFECT, Release, TOOLS,
 };
 use crate::workspace;
 
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Environments that are made only when they are named; without them their tests are skipped.
-const ON_DEMAND: [Environment; 1] = [GATEWAY];
+const ON_DEMAND: [Environment; 2] = [GATEWAY, FRISKY];
 
 /// Those of them that are there, with their interpreters.
 pub(crate) fn present() -> Vec<(Environment, PathBuf)> {

@@ -55,6 +55,13 @@ pub(crate) const GATEWAY: Environment = Environment {
     variable: "OXIDASK_PY_DASK_GATEWAY",
 };
 
+/// A rival in the newest release's cluster, for measurements.
+pub(crate) const FRISKY: Environment = Environment {
+    name: "frisky",
+    pythons: &[12, 13, 11],
+    variable: "OXIDASK_PY_FRISKY",
+};
+
 /// The older release with what P2P shuffles need.
 pub(crate) const P2P: Environment = Environment {
     name: "p2p-2022.12.0",

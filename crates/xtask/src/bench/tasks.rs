@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::median;
 use crate::envs;
 use crate::process::{Child, Interrupt};
-use crate::releases::Release;
+use crate::releases::{FRISKY, Release};
 use crate::stock::{self, Kind, Plan};
 use crate::workspace::{self, Profile};
 
@@ -50,6 +50,8 @@ enum Parts {
     Worker,
     /// Scheduler and workers
     Both,
+    /// None: Frisky, a rival that moves into a stock cluster of 2026.8.0
+    Frisky,
 }
 
 impl Parts {
@@ -59,13 +61,14 @@ impl Parts {
             Self::Scheduler => "our scheduler",
             Self::Worker => "our workers",
             Self::Both => "both ours",
+            Self::Frisky => "Frisky",
         }
     }
 
     fn scheduler(self) -> Kind {
         match self {
             Self::Scheduler | Self::Both => Kind::Native,
-            Self::Stock | Self::Worker => Kind::Stock,
+            Self::Stock | Self::Worker | Self::Frisky => Kind::Stock,
         }
     }
 
@@ -93,6 +96,7 @@ struct Bench<'a> {
     scheduler: PathBuf,
     worker: PathBuf,
     python: PathBuf,
+    frisky: PathBuf,
     folder: PathBuf,
     interrupt: Interrupt,
 }
@@ -112,6 +116,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             false => PathBuf::new(),
         },
         python: envs::ensure(options.release.environment())?,
+        frisky: match options.clusters.contains(&Parts::Frisky) {
+            true => envs::ensure(FRISKY)?,
+            false => PathBuf::new(),
+        },
         folder: workspace::target_dir().join("bench"),
         interrupt,
     };
@@ -153,10 +161,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 impl Bench<'_> {
     fn one_run(&self, parts: Parts) -> Result<Value> {
+        let python = match parts {
+            Parts::Frisky => &self.frisky,
+            _ => &self.python,
+        };
         let plan = Plan {
             kind: parts.scheduler(),
             binary: &self.scheduler,
-            python: &self.python,
+            python,
             port: stock::free_port()?,
             workers: 2,
             threads: 1,
@@ -165,7 +177,7 @@ impl Bench<'_> {
             folder: self.folder.join(parts.name().replace(' ', "-")),
         };
         let mut cluster = plan.start(&self.interrupt)?;
-        let mut command = Command::new(&self.python);
+        let mut command = Command::new(python);
         command.arg(script());
         let workers: Vec<_> = cluster.worker_ids().iter().map(u32::to_string).collect();
         command.args([
@@ -174,6 +186,9 @@ impl Bench<'_> {
             &workers.join(","),
             &self.options.tasks.to_string(),
         ]);
+        if parts == Parts::Frisky {
+            command.arg("frisky");
+        }
         let mut client = Child::spawn("benchmark client", command.stdout(Stdio::piped()))?;
         let stdout = client
             .take_stdout()

@@ -1,6 +1,6 @@
 """Trivial tasks by Client.map: what they cost scheduler, workers and client. Prints one JSON object.
 
-Usage: tasks.py ADDRESS SCHEDULER_PID WORKER_PIDS TASKS [frisky]. Called by `cargo xtask bench tasks`; runs on Python 3.8 too.
+Usage: tasks.py ADDRESS SCHEDULER_PID WORKER_PIDS TASKS [frisky]. Called by `cargo xtask bench tasks`, on 3.8 too.
 """
 
 import json

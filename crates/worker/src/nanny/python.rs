@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oxidask_supervision::channel;
-use oxidask_wire::{Message, Value as WireValue};
+use oxidask_wire::error::DecodeError;
+use oxidask_wire::{Generation, Message, Value as WireValue};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,6 +42,8 @@ pub(crate) enum PythonError {
     Ended,
     #[error("the nanny's Python process answered nonsense: {0}")]
     Malformed(String),
+    #[error("a message has no form for Python, or Python's has none: {0}")]
+    Frames(#[from] DecodeError),
     #[error("{0}")]
     Raised(String),
 }
@@ -59,6 +62,8 @@ struct Running {
     writer: AsyncMutex<OwnedWriteHalf>,
     waiting: Waiting,
     last: AtomicU64,
+    /// How the release of the environment puts messages together.
+    generation: Generation,
     // Killed when it is dropped.
     _child: Child,
 }
@@ -125,12 +130,14 @@ impl Python {
             writer: AsyncMutex::new(write),
             waiting,
             last: AtomicU64::new(0),
+            generation: Generation::of(&nanny.0.settings.release),
             _child: child,
         }))
     }
 }
 
 impl Running {
+    /// Asks, and waits for the answer. `message`: what the question is about.
     async fn ask(&self, mut head: Value, message: Option<&Message>) -> Result<Answer, PythonError> {
         let id = self.last.fetch_add(1, Ordering::Relaxed);
         head["id"] = id.into();
@@ -146,8 +153,8 @@ impl Running {
 
     async fn write(&self, head: &Value, message: Option<&Message>) -> Result<(), PythonError> {
         let head = head.to_string();
-        let frames = message.into_iter().flat_map(Message::frames);
-        let frames: Vec<&Bytes> = frames.collect();
+        let frames = message.map(|message| message.frames_for(self.generation));
+        let frames = frames.transpose()?.unwrap_or_default();
         let mut prefix = Vec::with_capacity(8 * (2 + frames.len()) + head.len());
         prefix.extend_from_slice(&(frames.len() as u64 + 1).to_le_bytes());
         let lengths = std::iter::once(head.len()).chain(frames.iter().map(|frame| frame.len()));
@@ -159,7 +166,7 @@ impl Running {
         let ended = |_| PythonError::Ended;
         writer.write_all(&prefix).await.map_err(ended)?;
         for frame in frames {
-            writer.write_all(frame).await.map_err(ended)?;
+            writer.write_all(&frame).await.map_err(ended)?;
         }
         Ok(())
     }
@@ -249,8 +256,12 @@ impl Nanny {
         if answer.head.restart {
             self.restart_for_plugin().await;
         }
-        Message::from_frames(answer.frames.into_iter())
-            .map_err(|error| PythonError::Malformed(error.to_string()))
+        let limit = usize::try_from(MAX_BYTES).unwrap_or(usize::MAX);
+        Ok(Message::from_frames_of(
+            python.generation,
+            answer.frames,
+            limit,
+        )?)
     }
 
     /// Sets up the plugins of a registration's answer.

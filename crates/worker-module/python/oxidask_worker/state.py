@@ -12,7 +12,6 @@ from dask.utils import key_split
 from oxidask_worker.actors import Actors, StoredActor
 from oxidask_worker.tasks import described, safe_sizeof
 
-
 # Tasks whose metadata can be added to.
 MAX_METADATA = 1000
 

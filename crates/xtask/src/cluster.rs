@@ -1,4 +1,4 @@
-//! `cargo xtask cluster`: a scheduler, stock workers and a first computation, by one command.
+//! `cargo xtask cluster`: a scheduler, workers and a first computation, by one command.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ pub(crate) struct Options {
     /// Port of the scheduler on 127.0.0.1; the dashboard takes the next one
     #[arg(long, default_value_t = 8786)]
     port: u16,
-    /// Number of stock worker processes
+    /// Number of worker processes
     #[arg(long, default_value_t = 2)]
     workers: u32,
-    /// Release of the stock client and workers
+    /// Release of the client, the workers and what else is stock
     #[arg(long, value_enum, default_value = "2026.8.0")]
     release: Release,
     /// Do not run the computation
@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Whose scheduler: ours, or the stock one for comparison
     #[arg(long, value_enum, default_value = "native")]
     scheduler: Kind,
+    /// Whose workers
+    #[arg(long, value_enum, default_value = "stock")]
+    worker: Kind,
     /// Stop after the computation instead of staying up
     #[arg(long)]
     once: bool,
@@ -43,6 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Kind::Stock => std::path::PathBuf::new(),
     };
+    let worker = match options.worker {
+        Kind::Native => Some(workspace::build_worker(Profile::Release)?),
+        Kind::Stock => None,
+    };
     let python = envs::ensure(options.release.environment())?;
     let interrupt = Interrupt::install()?;
     let cpus =
@@ -54,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         port: options.port,
         workers: options.workers,
         threads: (cpus / options.workers.max(1)).max(1),
-        native_worker: None,
+        native_worker: worker.as_deref(),
         nanny: true,
         folder: workspace::root().join(".oxidask/cluster"),
     };
@@ -68,8 +75,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     println!("dashboard   {}", cluster.dashboard);
     println!(
-        "workers     {} stock processes of {}, {} thread(s) each",
+        "workers     {} {} processes of {}, {} thread(s) each",
         plan.workers,
+        options.worker.name(),
         options.release.version(),
         plan.threads
     );

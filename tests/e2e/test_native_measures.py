@@ -12,7 +12,7 @@ def pair(new_cluster):
     def make(release=NEWEST, stock=False, dashboard=False):
         cluster = new_cluster(release, workers=0, stock=stock)
         # The later of two opposite options counts.
-        options = ["--memory-limit", "1GB", *(["--dashboard"] if dashboard else [])]
+        options = ["--memory-limit", "1GB", *(["--dashboard", "--dashboard-prefix", "a/b"] if dashboard else [])]
         spills = {"DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "0.1"}
         cluster.workers = [cluster.add_worker(native=True, options=options, **spills), cluster.add_worker()]
         for worker in cluster.workers:
@@ -35,7 +35,7 @@ def test_heartbeats(pair, release, stock):
 @pytest.mark.parametrize("pages", [False, True])
 def test_http(pair, pages):
     cluster, addresses = pair(dashboard=pages)
-    cluster.run("native_measures.serves_metrics", *addresses, pages)
+    cluster.run("native_measures.serves_metrics", *addresses, "/a/b" if pages else "")
 
 
 @pytest.mark.parametrize("stock", [False, True])

@@ -33,6 +33,9 @@ struct Raw {
     /// Address of the dashboard [default: :0]
     #[arg(long, value_name = "TEXT")]
     dashboard_address: Option<String>,
+    /// Prefix of the paths of the dashboard
+    #[arg(long, value_name = "TEXT")]
+    dashboard_prefix: Option<String>,
     /// Serve the dashboard (the default)
     #[arg(long, overrides_with = "no_dashboard")]
     dashboard: bool,
@@ -136,9 +139,6 @@ struct Raw {
     /// Deprecated, without effect
     #[arg(long, overrides_with = "reconnect", help_heading = OLDER)]
     no_reconnect: bool,
-    /// Deprecated, without effect
-    #[arg(long, value_name = "TEXT", help_heading = OLDER)]
-    dashboard_prefix: Option<String>,
 
     /// Interpreter that runs the tasks [default: python3 or python on PATH]
     #[arg(long, value_name = "PATH", help_heading = OURS)]
@@ -189,6 +189,8 @@ pub struct WorkerArgs {
     pub dashboard_address: Vec<HostAndPort>,
     /// Serve the dashboard's pages.
     pub dashboard: bool,
+    /// Before the paths of all pages; mostly empty.
+    pub dashboard_prefix: String,
     /// Address to listen on.
     pub listen_address: Option<String>,
     /// Address told to others.
@@ -314,6 +316,7 @@ impl Raw {
             dashboard: pair(self.bokeh, self.no_bokeh)
                 .or(pair(self.dashboard, self.no_dashboard))
                 .unwrap_or(true),
+            dashboard_prefix: self.dashboard_prefix.unwrap_or_default(),
             listen_address: non_empty(self.listen_address),
             contact_address: non_empty(self.contact_address),
             host: non_empty(self.host),
@@ -356,9 +359,6 @@ impl Raw {
         }
         if pair(self.reconnect, self.no_reconnect).is_some() {
             lines.push(without_effect("--reconnect/--no-reconnect", "deprecated"));
-        }
-        if self.dashboard_prefix.is_some() {
-            lines.push(without_effect("--dashboard-prefix", "deprecated"));
         }
         lines
     }

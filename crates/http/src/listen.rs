@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use oxidask_cli::HostAndPort;
+pub use oxidask_cli::HostAndPort;
 use oxidask_wire::connection::TlsServer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;

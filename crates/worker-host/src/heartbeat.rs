@@ -1,6 +1,7 @@
 //! Telling the scheduler regularly that the worker lives, on a connection of its own. Python has no part
 //! in it: a task that holds the interpreter for minutes does not make the worker look dead.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const EXECUTING: Release = Release::new(2021, 1, 0);
 const EXTENSIONS: Release = Release::new(2022, 4, 0);
 /// First release that has spans.
 const SPANS: Release = Release::new(2023, 5, 0);
+/// What spilling to disk is made of, in stock's names.
+const WRITING: [&str; 3] = ["serialize", "compress", "disk-write"];
 /// Bounds of what the scheduler may ask for, in seconds.
 const INTERVAL: std::ops::Range<f64> = 0.05..3600.0;
 
@@ -27,10 +30,19 @@ const INTERVAL: std::ops::Range<f64> = 0.05..3600.0;
 pub(crate) async fn beat(settings: Arc<Settings>, handle: Handle, first: f64) {
     let mut meter = Meter::new();
     let mut connection = None;
+    let mut spilled = HashMap::new();
     let mut interval = first;
     loop {
         tokio::time::sleep(seconds(interval)).await;
-        match once(&settings, &handle, &mut meter, &mut connection).await {
+        match once(
+            &settings,
+            &handle,
+            &mut meter,
+            &mut connection,
+            &mut spilled,
+        )
+        .await
+        {
             Ok(Some(wanted)) => interval = wanted,
             Ok(None) => return,
             Err(error) => {
@@ -47,6 +59,7 @@ async fn once(
     handle: &Handle,
     meter: &mut Meter,
     connection: &mut Option<Connection>,
+    spilled: &mut HashMap<(&'static str, &'static str), f64>,
 ) -> Result<Option<f64>, SchedulerError> {
     let at = now();
     let Some((figures, executing)) = handle
@@ -63,6 +76,13 @@ async fn once(
         // The worker is ending.
         return Ok(Some(1.0));
     };
+    for (activity, unit, value) in handle.memory().cumulative() {
+        if WRITING.contains(&activity) {
+            let before = spilled.insert((activity, unit), value).unwrap_or(0.0);
+            let label = ["memory-monitor", activity, unit];
+            handle.digests().activity(label, value - before);
+        }
+    }
     let digests = handle.digests().take();
     let around = Surroundings::take(handle, &digests);
     let metrics = meter.metrics(&figures, around, &settings.release);

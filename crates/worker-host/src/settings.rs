@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxidask_cli::HostAndPort;
+use oxidask_http::listen::HostAndPort;
 use oxidask_wire::connection::{Security, TlsServer};
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
@@ -65,6 +65,8 @@ pub struct Settings {
 pub struct HttpSettings {
     /// `--dashboard-address`; none: nothing is served.
     pub addresses: Vec<HostAndPort>,
+    /// `--dashboard-prefix`.
+    pub prefix: String,
     /// Pages beside health and metrics (`--dashboard`).
     pub pages: bool,
     /// For HTTPS.
@@ -77,6 +79,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
+            prefix: String::new(),
             pages: true,
             tls: None,
             namespace: "dask".into(),

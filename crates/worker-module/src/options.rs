@@ -40,6 +40,7 @@ pub(crate) fn options<'py>(
     let addresses: Vec<_> = addresses.map(|a| (a.host.clone(), a.port)).collect();
     dict.set_item("dashboard_address", addresses)?;
     dict.set_item("dashboard", args.dashboard)?;
+    dict.set_item("dashboard_prefix", &args.dashboard_prefix)?;
     dict.set_item("death_timeout", args.death_timeout)?;
     dict.set_item("lifetime", args.lifetime)?;
     dict.set_item("lifetime_stagger", args.lifetime_stagger)?;

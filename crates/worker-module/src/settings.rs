@@ -138,6 +138,7 @@ fn http(map: &Value) -> Result<HttpSettings, String> {
             .iter()
             .filter_map(address)
             .collect(),
+        prefix: text("prefix").unwrap_or_default(),
         pages: map.get("pages").and_then(Value::as_bool) == Some(true),
         tls: tls.map_err(|error| format!("distributed.scheduler.dashboard.tls: {error}"))?,
         namespace: text("namespace").unwrap_or_default(),

@@ -40,10 +40,10 @@ def tells_like_stock(client, ours, stock):
     assert set(info[ours]) >= set(info[stock]), set(info[stock]) - set(info[ours])
 
 
-def families(info, address):
+def families(info, address, prefix):
     host = address.split("//")[1].rsplit(":", 1)[0]
     port = info["services"]["dashboard"]
-    base = "http://{}:{}".format(host, port)
+    base = "http://{}:{}{}".format(host, port, prefix)
     text = urllib.request.urlopen(base + "/metrics", timeout=10).read().decode()
     return base, {line.split("{")[0].split()[0] for line in text.splitlines() if line and not line.startswith("#")}
 
@@ -57,7 +57,7 @@ transfer_outgoing_count_total
 """.split()
 
 
-def serves_metrics(client, ours, stock, pages):
+def serves_metrics(client, ours, stock, prefix):
     """Every series of stock's worker under its own name; health, pages."""
     until(lambda: {ours, stock} <= set(workers_of(client)))
     held = [client.submit(np.ones, 2_000_000, workers=[ours], pure=False) for _ in range(10)]
@@ -66,7 +66,7 @@ def serves_metrics(client, ours, stock, pages):
     assert set(info[ours]["services"]) == set(info[stock]["services"])
     expected = {"dask_worker_" + name for name in SERIES}
     assert client.submit(np.sum, held[0]).result(timeout=30) == 2_000_000
-    base, found = families(info[ours], ours)
+    base, found = families(info[ours], ours, prefix)
     assert not expected - found, expected - found
     assert {"process_resident_memory_bytes", "process_cpu_seconds_total"} <= found
 
@@ -75,7 +75,7 @@ def serves_metrics(client, ours, stock, pages):
 
     assert get("/health") == "ok"
     assert "/metrics" in get("/sitemap.json")
-    if pages:
+    if prefix:
         assert ours in get("/info")
         assert "/info/main/tasks.html" in get("/sitemap.json")
         assert get("/info/main/tasks.html").count("<table>") == 2

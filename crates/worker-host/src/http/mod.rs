@@ -64,6 +64,11 @@ fn router(handle: Handle) -> Router {
             .route("/json/identity.json", get(pages::identity))
             .route("/json/index.html", get(pages::index));
     }
+    let prefix = handle.settings().http.prefix.trim_matches('/');
+    let router = match prefix {
+        "" => router,
+        prefix => Router::new().nest(&format!("/{prefix}"), router),
+    };
     router
         .fallback(|| async { (StatusCode::NOT_FOUND, "404: Not Found") })
         .with_state(handle)

@@ -51,6 +51,7 @@ def http(options):
     return {
         "addresses": [list(address) for address in options["dashboard_address"]],
         "pages": options["dashboard"],
+        "prefix": options["dashboard_prefix"],
         "cert": tls("cert"),
         "key": tls("key"),
         "namespace": dask.config.get("distributed.dashboard.prometheus.namespace", "dask"),

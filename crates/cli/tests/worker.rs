@@ -135,15 +135,12 @@ fn numbers_of_processes() {
 
 #[test]
 fn older_spellings_warn() {
-    let warnings = run(&[
-        "s",
-        "--nprocs=1",
-        "--no-reconnect",
-        "--bokeh-port=0",
-    ])
-    .warnings;
+    let warnings = run(&["s", "--nprocs=1", "--no-reconnect", "--bokeh-port=0"]).warnings;
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    assert_eq!(run(&["s", "--dashboard-prefix=x"]).args.dashboard_prefix, "x");
+    assert_eq!(
+        run(&["s", "--dashboard-prefix=x"]).args.dashboard_prefix,
+        "x"
+    );
 }
 
 #[test]

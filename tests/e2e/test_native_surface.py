@@ -24,6 +24,7 @@ def test_the_surface(native, tmp_path):
     cluster.run("native_surface.state", address)
     cluster.run("native_surface.dumps", address)
     cluster.run("native_surface.metadata", address)
+    cluster.run("native_surface.heartbeats", address)
     cluster.run("native_surface.fails_badly", address)
     cluster.check()
     assert "broken invariant" not in cluster.workers[0].text()

@@ -85,7 +85,13 @@ async fn once(
     }
     let digests = handle.digests().take();
     let around = Surroundings::take(handle, &digests);
-    let metrics = meter.metrics(&figures, around, &settings.release);
+    let mut metrics = meter.metrics(&figures, around, &settings.release);
+    let additions = handle.additions();
+    for (name, value) in additions.metrics {
+        if let Some(name) = name.as_str().filter(|name| metrics.get(name).is_none()) {
+            metrics.insert(name, value);
+        }
+    }
     let mut args = Value::map([
         ("address", Value::from(handle.address())),
         ("now", at.0.into()),
@@ -95,7 +101,7 @@ async fn once(
         args.insert("executing", executing);
     }
     if settings.release >= EXTENSIONS {
-        let mut extensions = Value::Map(Vec::new());
+        let mut extensions = Value::Map(additions.extensions);
         if settings.release >= SPANS {
             extensions.insert("spans", digests.by_span());
         }

@@ -11,6 +11,7 @@ use oxidask_worker_core::config::WorkerConfig;
 use oxidask_worker_core::event::{Datum, Event, Outcome};
 use oxidask_worker_core::ids::AttemptId;
 use oxidask_worker_core::opaque::Opaque;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
@@ -41,12 +42,22 @@ pub struct Handle {
     closing: watch::Sender<Option<String>>,
 }
 
+/// What plugins add to heartbeats: maps by name.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
+    /// Of extensions of the worker that have a `heartbeat`.
+    pub extensions: Vec<(Value, Value)>,
+    /// Of `Worker.metrics`; those of the worker itself go first.
+    pub metrics: Vec<(Value, Value)>,
+}
+
 struct Identity {
     address: Arc<str>,
     id: String,
     store: Store,
     memory: Arc<Memory>,
     digests: Digests,
+    additions: Mutex<Additions>,
     transfers: Transfers,
     ticks: Ticks,
     /// Seconds of the last heartbeat, as bits.
@@ -216,6 +227,15 @@ impl Handle {
         answer.recv().ok()
     }
 
+    /// What heartbeats say besides, from now on.
+    pub fn add_to_heartbeats(&self, additions: Additions) {
+        *self.identity.additions.lock() = additions;
+    }
+
+    pub(crate) fn additions(&self) -> Additions {
+        self.identity.additions.lock().clone()
+    }
+
     /// What the scheduler is to keep of a task when it is done (`task-finished`): a map.
     pub fn metadata(&self, key: Key, metadata: Value) {
         self.send(Input::Metadata(key, metadata));
@@ -320,6 +340,7 @@ impl Host {
                 store: store.clone(),
                 memory: Arc::clone(&memory),
                 digests: Digests::default(),
+                additions: Mutex::default(),
                 transfers: Transfers::default(),
                 ticks: Ticks::default(),
                 latency: AtomicU64::new(0),

@@ -35,7 +35,7 @@ mod ticks;
 pub mod transfers;
 mod translate;
 
-pub use host::{Handle, Host};
+pub use host::{Additions, Handle, Host};
 pub use interpreter::{Execution, Failure, Interpreter, Loaded, Object, Success};
 pub use settings::Settings;
 pub use store::{Held, Store};

@@ -29,7 +29,7 @@ use pyo3::types::PyModule;
 /// The Python half: name, name of the file for tracebacks, source. In the order in which they can be
 /// imported. `tasks` has a file name that the environment's own rules for tracebacks and profiles take
 /// for stock's worker: they cut everything down to the user's code.
-const SOURCES: [(&str, &str, &str); 15] = [
+const SOURCES: [(&str, &str, &str); 16] = [
     (
         "oxidask_worker",
         "oxidask_worker/__init__.py",
@@ -84,6 +84,11 @@ const SOURCES: [(&str, &str, &str); 15] = [
         "oxidask_worker.plugins",
         "oxidask_worker/plugins.py",
         include_str!("../python/oxidask_worker/plugins.py"),
+    ),
+    (
+        "oxidask_worker.heartbeats",
+        "oxidask_worker/heartbeats.py",
+        include_str!("../python/oxidask_worker/heartbeats.py"),
     ),
     (
         "oxidask_worker.introspection",

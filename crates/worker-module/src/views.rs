@@ -4,7 +4,7 @@ use oxidask_key::Key;
 use oxidask_wire::Value;
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::status::WorkerStatus;
-use oxidask_worker_host::{Handle, introspection};
+use oxidask_worker_host::{Additions, Handle, introspection};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -85,6 +85,21 @@ impl Views {
     /// Whether `Hooks.transitions` is to be called.
     fn observe(&self, wanted: bool) {
         self.handle.observe(wanted);
+    }
+
+    /// What heartbeats say besides, as msgpack: `{"extensions": {…}, "metrics": {…}}`.
+    fn add_to_heartbeats(&self, additions: &[u8]) -> PyResult<()> {
+        let additions = Value::decode(&bytes::Bytes::copy_from_slice(additions));
+        let additions = additions.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let part = |name| {
+            let part = additions.get(name).and_then(Value::as_map);
+            part.unwrap_or_default().to_vec()
+        };
+        self.handle.add_to_heartbeats(Additions {
+            extensions: part("extensions"),
+            metrics: part("metrics"),
+        });
+        Ok(())
     }
 
     /// What the scheduler is to keep of a task when it is done; `metadata` is msgpack.

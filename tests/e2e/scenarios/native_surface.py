@@ -214,5 +214,15 @@ def fails_badly(client, address):
     assert here(inc, 1).result() == 2
 
 
+def heartbeats(client, address):
+    """Metrics that plugins add, and what their extensions say, arrive at the scheduler."""
+
+    def add(dask_worker):
+        dask_worker.metrics["temperature"] = lambda worker: len(worker.data) + 20
+
+    client.run(add, workers=[address])
+    until(lambda: client.scheduler_info()["workers"][address]["metrics"].get("temperature", 0) >= 20)
+
+
 def greetings(client):
     return list(client.run(lambda dask_worker: dask_worker.greeting).values())

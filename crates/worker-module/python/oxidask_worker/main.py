@@ -91,7 +91,9 @@ def hosts(options):
         host = get_ip_interface(options["interface"])
         return host, host
     if options["host"]:
-        return options["host"], options["host"]
+        # Stock takes it with a protocol, too.
+        host = options["host"].rpartition("://")[2]
+        return host, host
     return "0.0.0.0", get_ip(get_address_host(options["scheduler"]))
 
 
@@ -243,6 +245,7 @@ def start(native_class, options):
         native.register()
 
     loop.add_callback(begin)
+    loop.add_callback(worker.gather_for_heartbeats)
     if dask.config.get("distributed.worker.profile.enabled", True):
         interval = seconds("distributed.worker.profile.interval", "10ms")
         cycle = seconds("distributed.worker.profile.cycle", "1s")

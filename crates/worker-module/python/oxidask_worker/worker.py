@@ -23,6 +23,7 @@ from distributed.security import Security
 from oxidask_worker import actors
 from oxidask_worker.data import frames_of
 from oxidask_worker.executors import Executor, executors
+from oxidask_worker.heartbeats import Heartbeats
 from oxidask_worker.introspection import Introspection
 from oxidask_worker.measures import Measures
 from oxidask_worker.plugins import Plugins
@@ -108,7 +109,7 @@ class Extensions(dict):
         return found
 
 
-class NativeWorker(Introspection, Measures, Plugins):
+class NativeWorker(Introspection, Measures, Plugins, Heartbeats):
     """What stock's Worker shows. One per process."""
 
     def __init__(self, native, loop, settings):
@@ -132,6 +133,7 @@ class NativeWorker(Introspection, Measures, Plugins):
         self._setup_logging(logger)
         self._set_up_network(settings)
         self._set_up_profile()
+        self._set_up_heartbeats()
         self.executor = Executor(self, self.nthreads)
         self.executors = executors(self.executor)
         self.execution_state = {"scheduler": self.scheduler.address, "ioloop": loop, "worker": self}

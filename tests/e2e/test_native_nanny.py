@@ -112,11 +112,12 @@ def test_leaving_together(nannies):
     """A signal for all processes of a group, as init programs of containers send it."""
     cluster = nannies()
     [worker] = cluster.workers
-    [child] = children(worker.pid)
-    os.kill(child, signal.SIGTERM)
-    worker.signal(signal.SIGTERM)
+    cluster.run("native_nanny.runs_in_the_nanny")
+    for pid in [*children(worker.pid), worker.pid]:
+        os.kill(pid, signal.SIGTERM)
     assert worker.wait(10) == 0
     assert "was killed" not in worker.text()
+    assert "Python process has ended" not in worker.text()
 
 
 def test_memory(nannies):

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import socket
 import struct
 import sys
@@ -18,6 +19,9 @@ channel = socket.socket(fileno=os.dup(0))
 null = os.open(os.devnull, os.O_RDONLY)
 os.dup2(null, 0)
 os.close(null)
+# Signals for a whole group are the nanny's to obey: it ends this process when nothing is left to do.
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
 try:
     # Should the nanny be killed while a function of a user blocks this process.
     import ctypes

@@ -91,7 +91,7 @@ def test_the_file_with_the_process_id(cluster, tmp_path, nanny):
     [
         (["--nthreads", "1.8"], 2, "Invalid value for '--nthreads'"),
         (["--nworkers", "0"], 2, "at least one process"),
-        (["--nworkers", "3", "--worker-port", "3000:3001"], 1, "not enough ports"),
+        (["--nworkers", "3", "--worker-port", "3000:3001"], 1, "Not enough ports in range"),
         (["--interface", "nope0", "--host", ""], 1, "no such network interface"),
         (["--python", "/nowhere/python"], 1, "/nowhere/python can not be started"),
         (["--python", "/bin/false"], 1, "has no usable package 'distributed'"),

@@ -371,7 +371,7 @@ impl WorkerArgs {
         let problem = if self.nworkers == WorkerCount::Count(0) {
             "--nworkers must give at least one process."
         } else if several && !self.nanny && self.nworkers != WorkerCount::Auto {
-            "--no-nanny cannot be used with more than one worker."
+            "Failed to launch worker: --no-nanny cannot be used with more than one."
         } else if self.contact_address.is_some() && self.listen_address.is_none() {
             "--contact-address needs --listen-address."
         } else if several && self.listen_address.is_some() {

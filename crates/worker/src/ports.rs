@@ -4,7 +4,7 @@ use oxidask_cli::PortSpec;
 
 /// `--worker-port` or `--nanny-port` has fewer ports than there are workers.
 #[derive(Debug, thiserror::Error)]
-#[error("not enough ports in --worker-port and --nanny-port for {0} workers")]
+#[error("Not enough ports in range: --worker-port and --nanny-port must do for {0} workers")]
 pub(crate) struct NotEnoughPorts(usize);
 
 /// Ports to try, in order; empty: any.

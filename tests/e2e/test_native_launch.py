@@ -1,5 +1,6 @@
 """The command line of our worker as managers and people use it."""
 
+import os
 import socket
 
 import pytest
@@ -12,8 +13,9 @@ RELEASE = "2026.8.0"
 
 
 def range_of_ports(count):
-    """The first of so many neighbours that are free."""
-    for first in range(20_000, 30_000, count):
+    """The first of so many neighbours that are free. Each process that runs tests looks among ports of its own."""
+    begin = 20_000 + os.getpid() % 100 * 100
+    for first in range(begin, begin + 100 - count, count):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:

@@ -51,6 +51,9 @@ def test_a_graph_waits_for_a_peer_as_long_as_it_is_told(new_cluster, release):
     options = ["--python", "/bin/false"]
     cluster = new_cluster(release, workers=0, options=options, environment=TIMEOUT)
     assert 2 < cluster.run("python_host.no_python_is_told") < 20
+    # Long enough for a worker to start on a busy machine.
+    patient = {"DASK_OXIDASK__PYTHON_HOST__TIMEOUT": "60s"}
+    cluster = new_cluster(release, workers=0, options=options, environment=patient)
     call = cluster.start("python_host.collections_are_computed")
     cluster.add_worker()
     call.result(60)

@@ -8,7 +8,11 @@ from test_scenarios import scenarios
 pytestmark = pytest.mark.native_only
 
 RELEASE = "2022.12.0"
-COLLECTIONS = sorted(name for name, release in scenarios() if release == RELEASE and name.startswith("collections_"))
+COLLECTIONS = sorted(
+    name
+    for name, release, workers in scenarios()
+    if (release, workers) == (RELEASE, "stock") and name.startswith("collections_")
+)
 COLLECTIONS += [
     "layers.annotations_reach_tasks",
     "layers.annotations_decide_where_and_how_often",

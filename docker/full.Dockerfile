@@ -6,10 +6,16 @@ ARG BINARIES=build
 FROM ${RUST_IMAGE} AS build
 WORKDIR /source
 COPY . .
-RUN RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=symbols \
-    cargo build --release --locked --target x86_64-unknown-linux-gnu --package oxidask-scheduler --bins \
-    && mkdir -p /dist/bin \
-    && cp target/x86_64-unknown-linux-gnu/release/dask-scheduler target/x86_64-unknown-linux-gnu/release/dask /dist/bin/
+# The program has its C library inside and so runs in any image; the module inside of it has that of the Python that
+# loads it.
+RUN cargo build --profile image --locked --package oxidask-worker-module \
+    && OXIDASK_WORKER_MODULE=/source/target/image/liboxidask_worker_module.so \
+       RUSTFLAGS="-C target-feature=+crt-static" \
+       cargo build --profile image --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --package oxidask --bin oxidask \
+    && mkdir -p /dist/full/opt/oxidask/bin \
+    && cp target/*/image/oxidask /dist/full/opt/oxidask/bin/ \
+    && for name in dask-scheduler dask-worker dask; do ln -s oxidask /dist/full/opt/oxidask/bin/$name; done \
+    && find /dist -depth -exec touch -h -d @1000000000 {} +
 
 FROM scratch AS dist
 COPY dist/ /dist/
@@ -22,7 +28,7 @@ ARG DASK_VERSION=2026.8.0
 # Where pip looks, if not at PyPI: for builds without a network.
 ARG PIP_OPTIONS=
 LABEL org.opencontainers.image.title="oxidask" \
-      org.opencontainers.image.description="Dask with a native scheduler" \
+      org.opencontainers.image.description="Dask with a native scheduler and worker" \
       org.opencontainers.image.licenses="BSD-3-Clause" \
       org.opencontainers.image.version="${VERSION}"
 # Packages live in an environment of their own, so that users can add to it without being root.
@@ -32,14 +38,14 @@ RUN --mount=type=bind,from=binaries,source=/dist,target=/dist \
     && groupadd --gid 65532 dask \
     && useradd --uid 65532 --gid dask --create-home dask \
     && chown -R dask:dask /opt/dask
-COPY --from=binaries /dist/bin/dask-scheduler /dist/bin/dask /opt/oxidask/bin/
-COPY docker/dask-worker docker/entrypoint.sh docker/healthcheck.sh /opt/oxidask/bin/
+COPY --from=binaries /dist/full/ /
+COPY docker/entrypoint.sh docker/healthcheck.sh /opt/oxidask/
 # The native programs come first, also after EXTRA_PIP_PACKAGES has replaced Dask.
 ENV PATH=/opt/oxidask/bin:/opt/dask/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-USER dask
+USER 65532:65532
 WORKDIR /home/dask
 EXPOSE 8786 8787
-HEALTHCHECK --interval=20s --timeout=5s --start-period=5s CMD ["/opt/oxidask/bin/healthcheck.sh"]
-ENTRYPOINT ["/opt/oxidask/bin/entrypoint.sh"]
+HEALTHCHECK --interval=20s --timeout=5s --start-period=5s CMD ["/opt/oxidask/healthcheck.sh"]
+ENTRYPOINT ["/opt/oxidask/entrypoint.sh"]
 CMD ["dask-scheduler"]

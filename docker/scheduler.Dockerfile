@@ -9,10 +9,13 @@ ARG BINARIES=build
 FROM ${RUST_IMAGE} AS build
 WORKDIR /source
 COPY . .
-RUN RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=symbols \
-    cargo build --release --locked --target x86_64-unknown-linux-gnu --package oxidask-scheduler --bins \
-    && mkdir -p /dist/bin \
-    && cp target/x86_64-unknown-linux-gnu/release/dask-scheduler target/x86_64-unknown-linux-gnu/release/dask /dist/bin/
+RUN RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --profile image --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
+        --package oxidask-scheduler --bin dask-scheduler \
+    && mkdir -p /dist/scheduler/usr/local/bin \
+    && cp target/*/image/dask-scheduler /dist/scheduler/usr/local/bin/ \
+    && ln -s dask-scheduler /dist/scheduler/usr/local/bin/dask \
+    && find /dist -depth -exec touch -h -d @1000000000 {} +
 
 FROM scratch AS dist
 COPY dist/ /dist/
@@ -25,7 +28,7 @@ LABEL org.opencontainers.image.title="oxidask-scheduler" \
       org.opencontainers.image.description="Native scheduler for Dask" \
       org.opencontainers.image.licenses="BSD-3-Clause" \
       org.opencontainers.image.version="${VERSION}"
-COPY --from=binaries /dist/bin/dask-scheduler /dist/bin/dask /usr/local/bin/
+COPY --from=binaries /dist/scheduler/ /
 ENV PATH=/usr/local/bin
 USER 65532:65532
 EXPOSE 8786 8787

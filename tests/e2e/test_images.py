@@ -31,6 +31,7 @@ with Client(sys.argv[1], timeout=60) as client:
     client.wait_for_workers(int(sys.argv[2]), timeout=120)
     print(sum(client.gather(client.map(lambda x: __import__("oxidask_probe").inc(x), range(100)))))
 """
+PLAIN_CLIENT = CLIENT.replace('__import__("oxidask_probe").inc(x)', "x + 1")
 
 
 def docker(*words, check=True, timeout=120):
@@ -161,13 +162,25 @@ def wheel(folder):
     return folder
 
 
+def test_the_full_image_has_native_programs_first():
+    about = image(FULL)
+    assert about["Config"]["User"] == "65532:65532"
+    assert about["Config"]["Labels"]["org.opencontainers.image.title"] == "oxidask"
+    assert about["Config"]["Entrypoint"] == ["/opt/oxidask/entrypoint.sh"]
+    which = "id -u; for name in dask-scheduler dask-worker dask; do command -v $name; done"
+    asked = docker("run", "--rm", "--network", "none", FULL, "sh", "-c", which)
+    bin = "/opt/oxidask/bin/"
+    assert asked.stdout.split() == ["65532", bin + "dask-scheduler", bin + "dask-worker", bin + "dask"]
+    for words in [("dask-scheduler",), ("dask-worker",), ("dask", "scheduler"), ("dask", "worker")]:
+        told = docker("run", "--rm", "--network", "none", FULL, *words, "--version").stdout
+        assert "(Oxidask)" in told, words
+    # What is not native is Dask's own.
+    assert NEWEST in docker("run", "--rm", "--network", "none", FULL, "dask", "--version").stdout
+
+
 def test_the_full_image_takes_the_place_of_stocks(run, tmp_path):
     """Prefect's two commands, with a package that the workers install when they start."""
     image(FULL)
-    which = docker(
-        "run", "--rm", "--network", "none", FULL, "sh", "-c", "id -u; command -v dask-scheduler; command -v dask"
-    )
-    assert which.stdout.split() == ["65532", "/opt/oxidask/bin/dask-scheduler", "/opt/oxidask/bin/dask"]
     words, address, _ = scheduler_words()
     scheduler = run(FULL, *words, options=[*HARDENED, "--tmpfs", "/tmp"])
     logged(scheduler, "Scheduler at:")
@@ -179,10 +192,38 @@ def test_the_full_image_takes_the_place_of_stocks(run, tmp_path):
     )
     client = docker("run", "--rm", "--network", "host", FULL, "python", "-c", CLIENT, address, 2, timeout=240)
     assert client.stdout.split() == ["5050"], client
+    log = docker("logs", worker).stderr
+    assert "--nprocs option has been renamed" in log and "Start worker at" in log, log
+    # The workers are ours: the module is in memory, not in a package.
+    assert "oxidask" in docker("exec", worker, "sh", "-c", "cat /proc/[0-9]*/maps").stdout
     for container in (scheduler, worker):
         assert is_well(container).returncode == 0, is_well(container)
     assert stops_with(worker) == 0
     assert stops_with(scheduler) == 0
+
+
+def test_a_hardened_worker(run):
+    """Nothing is writable but a volume, nobody in particular, little memory: it works, tells the truth to probes and in
+    JSON lines, and leaves when it is told to."""
+    image(FULL)
+    words, address, _ = scheduler_words()
+    scheduler = run(FULL, *words, options=[*HARDENED, "--read-only"])
+    logged(scheduler, "Scheduler at:")
+    port = free_port()
+    worker = run(
+        FULL,
+        *["dask-worker", address, "--dashboard-address", f"127.0.0.1:{port}"],
+        *["--local-directory", "/scratch", "--log-format", "json"],
+        options=[*HARDENED, "--memory", "600m", "--tmpfs", "/scratch:mode=1777", "--init"],
+    )
+    client = PLAIN_CLIENT + "    print([w['memory_limit'] for w in client.scheduler_info()['workers'].values()][0])"
+    done = docker("run", "--rm", "--network", "host", FULL, "python", "-c", client, address, 1, timeout=240)
+    assert done.stdout.split() == ["5050", str(600 << 20)], done
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=10) as answer:
+        assert answer.read() == b"ok"
+    assert stops_with(worker) == 0
+    lines = [json.loads(line) for line in docker("logs", worker).stderr.splitlines()]
+    assert {"distributed.worker", "distributed.nanny"} <= {line["logger"] for line in lines}, lines
 
 
 def test_packages_that_cannot_be_had_end_the_container():
@@ -197,26 +238,33 @@ def test_packages_that_cannot_be_had_end_the_container():
         assert done.returncode == 1 and complaint in done.stderr and "started" not in done.stdout, done
 
 
-def test_two_lines_make_the_scheduler_native(tmp_path):
+def test_two_lines_make_scheduler_and_worker_native(run, tmp_path):
     """docker/add-to-your-image.Dockerfile, with an image whose programs lie in one folder, as in most."""
-    image(SCHEDULER)
     image(FULL)
     theirs = (
         f"FROM {FULL} AS theirs\nUSER root\nRUN rm -r /opt/oxidask && ln -s /opt/dask/bin/dask /usr/local/bin/dask\n"
     )
-    theirs += "ENV PATH=/usr/local/bin:/usr/bin:/bin\nUSER dask\nENTRYPOINT []\n"
+    # As images of Prefect and Flyte are: root, no entrypoint, Python first on PATH.
+    theirs += "ENV PATH=/opt/dask/bin:/usr/local/bin:/usr/bin:/bin\nENTRYPOINT []\n"
     ours = (ROOT / "docker/add-to-your-image.Dockerfile").read_text().replace("your/image:tag", "theirs")
+    assert sum(not line.startswith(("#", "FROM")) for line in ours.splitlines()) == 2
     (tmp_path / "Dockerfile").write_text(theirs + ours)
     name = "oxidask-test-two-lines"
     docker("build", "--quiet", "--tag", name, tmp_path, timeout=300)
     try:
         for words, expected in {
             ("dask-scheduler", "--version"): "(Oxidask)",
+            ("dask-worker", "--version"): "(Oxidask)",
             ("dask", "scheduler", "--version"): "(Oxidask)",
+            ("dask", "worker", "--version"): "(Oxidask)",
             # What is not native is still there.
-            ("dask", "worker", "--version"): NEWEST,
             ("dask", "config", "--help"): "Dask",
         }.items():
             assert expected in docker("run", "--rm", "--network", "none", name, *words).stdout, words
+        words, address, _ = scheduler_words()
+        run(name, *words)
+        run(name, "dask-worker", address, "--nthreads", "1")
+        done = docker("run", "--rm", "--network", "host", name, "python", "-c", PLAIN_CLIENT, address, 1, timeout=240)
+        assert done.stdout.split() == ["5050"], done
     finally:
         docker("rmi", "-f", name, check=False)

@@ -5,6 +5,8 @@ import urllib.request
 
 import pytest
 
+from harness.processes import Process, clean_environment
+from harness.releases import python_of
 from harness.waiting import wait_for
 
 NEWEST = "2026.8.0"
@@ -79,4 +81,20 @@ def test_what_prefect_blocks_is_blocked(new_cluster, release):
 def test_the_secure_preset(new_cluster, release):
     cluster = new_cluster(release, workers=1, options=["--secure"])
     cluster.run("launchers.no_code_runs_in_the_scheduler")
+    cluster.check()
+
+
+def test_nannies_by_their_spec(new_cluster, release, tmp_path):
+    """As `SSHCluster` and cloud providers start them: stock's module, which reads what is on stderr."""
+    cluster = new_cluster(release, workers=0)
+    python = python_of(release)
+    spec = {"by-spec": {"cls": "dask.distributed.Nanny", "opts": {"nthreads": 1, "name": "by-spec"}}}
+    words = [python, "-m", "distributed.cli.dask_spec", cluster.address, "--spec", json.dumps(spec)]
+    nanny = Process(
+        "nanny by spec", words, tmp_path / "spec.log", clean_environment(tmp_path, python), cwd=str(tmp_path)
+    )
+    cluster.processes.append(nanny)
+    # Only who is registered has shown how peers of this release speak.
+    nanny.wait_for_line(r"Registered to:")
+    cluster.run("configuration.works")
     cluster.check()

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from harness.cluster import scheduler_command, stock_scheduler
+from harness.cluster import scheduler_command, stock_scheduler, worker_command
 from harness.processes import clean_environment, end_with_parent
 from harness.releases import python_of
 
@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 KUBERNETES = ROOT / "docker/kubernetes"
 HELPERS = pathlib.Path(__file__).parent / "manifests"
 RELEASE = "2026.8.0"
+# Lies beside a worker that was not built for an image.
+MODULE = "liboxidask_worker_module.so"
 FOLDERS = ["prefect-static", "overlays/production", "operator", "classic"]
 SERVICE = "dask-scheduler"
 OPERATOR_ADDRESS = "tcp://oxidask-scheduler.default.svc.cluster.local:8786"
@@ -56,7 +58,9 @@ def container(pod):
 
 def urls(container):
     ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-    gets = [container[name]["httpGet"] for name in ("readinessProbe", "livenessProbe") if name in container]
+    gets = [
+        container[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe") if name in container
+    ]
     return [f"http://127.0.0.1:{ports.get(get['port'], get['port'])}{get.get('path', '/')}" for get in gets]
 
 
@@ -75,7 +79,8 @@ def run(tmp_path, pods, workers, names=(), address=f"{SERVICE}:8786", **client_e
     programs = tmp_path / "bin"
     programs.mkdir()
     scheduler = pathlib.Path(shlex.split(scheduler_command())[0])
-    for program in (scheduler, scheduler.parent / "dask", ROOT / "docker/dask-worker"):
+    worker = pathlib.Path(shlex.split(worker_command())[0])
+    for program in (scheduler, scheduler.parent / "dask", worker, worker.parent / MODULE):
         (programs / program.name).symlink_to(program)
     python = python_of(RELEASE)
     env = clean_environment(tmp_path, python)
@@ -122,8 +127,10 @@ def test_the_static_cluster_runs(tmp_path, folder):
     worker["args"] = [str(tmp_path) if word == "/scratch" else word for word in worker["args"]]
     for number in range(workers["spec"]["replicas"]):
         # The two pods have an address each in Kubernetes; here they share one, and so a port.
-        args = ["8789" if (word, number) == ("8788", 1) else word for word in worker["args"]]
-        pods.append(pod(f"worker-{number}", {**worker, "args": args}))
+        own = {"8788": str(8788 + 100 * number)}
+        args = [own.get(word, word) for word in worker["args"]]
+        ports = [{**port, "containerPort": own["8788"]} for port in worker.get("ports", [])]
+        pods.append(pod(f"worker-{number}", {**worker, "args": args, "ports": ports}))
     run(tmp_path, pods, workers=4)
 
 

@@ -26,10 +26,6 @@ def range_of_ports(count):
     raise AssertionError("no free ports")
 
 
-def address_of(worker):
-    return worker.wait_for_line(r"Start worker at:\s+(\S+)")[1]
-
-
 @pytest.fixture
 def cluster(new_cluster):
     return new_cluster(RELEASE, workers=0)
@@ -50,7 +46,7 @@ def test_addresses_that_are_given(cluster, nanny):
     listen, contact = f"tcp://0.0.0.0:{first}", f"tcp://localhost:{first}"
     options = ["--listen-address", listen, "--contact-address", contact, "--host", ""]
     worker = cluster.add_worker(native=True, nanny=nanny, options=options).wait_until_registered()
-    assert address_of(worker) == contact
+    assert worker.contact_address == contact
     cluster.run("workers.computes")
 
 
@@ -95,6 +91,7 @@ def test_the_file_with_the_process_id(cluster, tmp_path, nanny):
         (["--nworkers", "0"], 2, "at least one process"),
         (["--nworkers", "3", "--worker-port", "3000:3001"], 1, "Not enough ports in range"),
         (["--interface", "nope0", "--host", ""], 1, "no such network interface"),
+        (["--worker-class", "their.own.Worker"], 1, "does not support --worker-class their.own.Worker"),
         (["--python", "/nowhere/python"], 1, "/nowhere/python can not be started"),
         (["--python", "/bin/false"], 1, "has no usable package 'distributed'"),
     ],

@@ -17,7 +17,7 @@ def pair(new_cluster):
         cluster.workers = [cluster.add_worker(native=True, options=options, **spills), cluster.add_worker()]
         for worker in cluster.workers:
             worker.wait_until_registered()
-        return cluster, [worker.wait_for_line(r"Start worker at:\s+(\S+)")[1] for worker in cluster.workers]
+        return cluster, [worker.contact_address for worker in cluster.workers]
 
     return make
 
@@ -48,4 +48,4 @@ def test_time_by_activity_and_span(new_cluster):
     cluster = new_cluster(NEWEST, workers=0, stock=True)
     worker = cluster.add_worker(native=True)
     worker.wait_until_registered()
-    cluster.run("native_measures.spends_time", worker.wait_for_line(r"Start worker at:\s+(\S+)")[1])
+    cluster.run("native_measures.spends_time", worker.contact_address)

@@ -29,10 +29,6 @@ def workers(new_cluster):
     return make
 
 
-def address_of(worker):
-    return worker.wait_for_line(r"Start worker at:\s+(\S+)")[1]
-
-
 def memory(**fractions):
     return {f"DASK_DISTRIBUTED__WORKER__MEMORY__{name.upper()}": str(value) for name, value in fractions.items()}
 
@@ -57,7 +53,7 @@ def test_spilling_under_the_stock_scheduler(workers, release):
 def test_a_worker_that_is_full_pauses(workers):
     limits = memory(target=False, spill=False, pause=0.5)
     cluster = workers("native", "native", options=["--memory-limit", "800 MiB"], **limits)
-    cluster.run("native_resilience.pauses", *map(address_of, cluster.workers))
+    cluster.run("native_resilience.pauses", *(worker.contact_address for worker in cluster.workers))
     log = cluster.workers[0].text()
     assert "Pausing worker." in log and "Resuming worker." in log
     cluster.check()
@@ -93,12 +89,12 @@ def test_encrypted_connections(encrypted, stock):
     ]
     for worker in cluster.workers:
         worker.wait_until_registered()
-    assert address_of(cluster.workers[0]).startswith("tls://")
+    assert cluster.workers[0].contact_address.startswith("tls://")
     cluster.run("native_worker.computes", 2)
     cluster.run("native_worker.transfers", 2)
-    cluster.run("native_worker.sees_the_worker", address_of(cluster.workers[0]))
+    cluster.run("native_worker.sees_the_worker", cluster.workers[0].contact_address)
     # Who speaks no TLS is not let in, and harms nobody.
-    host, port = address_of(cluster.workers[0]).removeprefix("tls://").split(":")
+    host, port = cluster.workers[0].contact_address.removeprefix("tls://").split(":")
     with socket.create_connection((host, int(port))) as plain:
         plain.sendall(b"\x00" * 64)
         plain.settimeout(10)
@@ -124,7 +120,7 @@ def test_a_connection_that_breaks_loses_nothing(new_cluster, release, stock):
     proxy = Proxy(cluster.address)
     worker = cluster.add_worker(native=True, address=proxy.address)
     worker.wait_until_registered()
-    running = cluster.start("native_resilience.holds", address_of(worker))
+    running = cluster.start("native_resilience.holds", worker.contact_address)
     running.told()
     assert proxy.cut() > 0
     wait_for(lambda: worker.text().count("Registered to:") == 2, 20, "the second registration")
@@ -153,7 +149,7 @@ def test_a_scheduler_that_comes_back(new_cluster):
 
 def test_leaving_with_the_data_in_good_hands(workers):
     cluster = workers("native", "native")
-    ours, other = map(address_of, cluster.workers)
+    ours, other = (worker.contact_address for worker in cluster.workers)
     running = cluster.start("native_resilience.hands_over", ours, other)
     running.told()
     cluster.workers[0].signal(signal.SIGTERM)
@@ -199,6 +195,6 @@ def test_a_task_that_holds_the_interpreter(new_cluster, stock):
     cluster = new_cluster(RELEASE, workers=0, stock=stock, environment=environment)
     worker = cluster.add_worker(native=True)
     worker.wait_until_registered()
-    cluster.run("native_resilience.holds_the_interpreter", address_of(worker), 6)
+    cluster.run("native_resilience.holds_the_interpreter", worker.contact_address, 6)
     if not stock:
         cluster.check()

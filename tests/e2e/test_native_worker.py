@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from harness.releases import NATIVE
 from harness.waiting import wait_for
 
 RELEASE = "2026.8.0"
@@ -15,17 +16,9 @@ def workers(new_cluster):
     """Starts a cluster with workers of these kinds: workers(OURS, "native", "stock")."""
 
     def make(scheduler, *kinds):
-        cluster = new_cluster(RELEASE, workers=0, stock=scheduler == STOCK)
-        cluster.workers = [cluster.add_worker(native=kind == "native") for kind in kinds]
-        for worker in cluster.workers:
-            worker.wait_until_registered()
-        return cluster
+        return new_cluster(RELEASE, stock=scheduler == STOCK, kinds=kinds)
 
     return make
-
-
-def address_of(worker):
-    return worker.wait_for_line(r"Start worker at:\s+(\S+)")[1]
 
 
 @pytest.mark.parametrize(
@@ -34,10 +27,18 @@ def address_of(worker):
 )
 def test_real_work(workers, scheduler, kinds):
     cluster = workers(scheduler, *kinds)
-    for scenario in ("computes", "transfers", "transfers_large", "fails"):
+    for scenario in ("computes", "maps", "transfers", "transfers_large", "fails"):
         cluster.run(f"native_worker.{scenario}", len(kinds))
     cluster.check()
     assert "broken invariant" not in cluster.workers[0].text()
+
+
+@pytest.mark.parametrize("release", NATIVE["native"])
+def test_under_the_stock_scheduler_of_every_release(new_cluster, release):
+    """Where the scheduler is Python in somebody's own process: jobqueue, `LocalCluster`'s kin."""
+    cluster = new_cluster(release, stock=True, kinds=("native", "stock"))
+    for scenario in ("computes", "transfers"):
+        cluster.run(f"native_worker.{scenario}", 2)
 
 
 def test_collections(new_cluster):
@@ -49,11 +50,33 @@ def test_collections(new_cluster):
 @pytest.mark.parametrize("scheduler", [OURS, STOCK])
 def test_the_worker_as_tasks_see_it(workers, scheduler):
     cluster = workers(scheduler, "native", "stock")
-    ours, other = map(address_of, cluster.workers)
+    ours, other = (worker.contact_address for worker in cluster.workers)
     cluster.run("native_worker.sees_the_worker", ours)
     cluster.run("native_worker.runs_coroutines", ours)
     cluster.run("native_worker.reschedules", ours, [other])
     cluster.run("native_worker.cancels", ours)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+@pytest.mark.parametrize("release", NATIVE["native"])
+def test_functions_are_unpickled_once(new_cluster, release, stock):
+    cluster = new_cluster(release, stock=stock, kinds=("native", "stock"))
+    addresses = [worker.contact_address for worker in cluster.workers]
+    ours, other = cluster.run("native_worker.unpickles_functions", addresses)
+    if stock and release == RELEASE:
+        # Its scheduler sends a copy with each task, and its workers unpickle each.
+        assert ours <= other
+    else:
+        assert ours == 1
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_stealing_works_both_ways(new_cluster, stock):
+    interval = {"DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING_INTERVAL": "100ms"}
+    cluster = new_cluster(RELEASE, stock=stock, kinds=("native", "stock"), environment=interval)
+    ours, other = (worker.contact_address for worker in cluster.workers)
+    cluster.run("native_worker.idle_workers_help", ours, other)
+    cluster.run("native_worker.idle_workers_help", other, ours)
 
 
 def test_leaving_and_coming(workers):
@@ -87,4 +110,4 @@ def test_what_is_not_built_is_refused(new_cluster):
     cluster = new_cluster(RELEASE, workers=0)
     worker = cluster.add_worker(native=True, options=["--protocol", "ucx"])
     assert worker.wait(20) == 1
-    assert "does not support --protocol yet" in worker.text()
+    assert "does not support --protocol ucx yet" in worker.text()

@@ -95,6 +95,15 @@ def test_host_processes_end_with_the_scheduler(new_cluster, release):
 
 
 @pytest.mark.parametrize("release", ["2022.12.0", "2026.8.0"])
+def test_an_idle_host_process_ends_unless_something_was_left_there(new_cluster, release):
+    environment = {"DASK_OXIDASK__PYTHON_HOST__IDLE_TIMEOUT": "500ms"}
+    cluster = new_cluster(release, workers=0, options=["--python-host", "local"], environment=environment)
+    pid = cluster.run("python_host.pid_of_host")
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 15, "the end of the idle host process")
+    cluster.run("python_host.what_is_left_keeps_its_process", 2)
+
+
+@pytest.mark.parametrize("release", ["2022.12.0", "2026.8.0"])
 def test_plugins(new_cluster, release):
     cluster = new_cluster(release, workers=1)
     workers = [cluster.run("plugins.plugins_are_told")]

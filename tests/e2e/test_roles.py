@@ -5,7 +5,7 @@ import pytest
 from harness.certificates import Authority, tls_configuration, write_configuration
 from harness.cluster import Cluster, Scheduler
 from harness.peer import Peer
-from harness.releases import python_of
+from harness.releases import RELEASES, python_of
 
 pytestmark = pytest.mark.native_only
 
@@ -26,18 +26,24 @@ def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture
-def cluster(request, tmp_path, authority, release):
+# Our worker beside those of stock.
+WORKERS = [(release, False) for release in RELEASES] + [(NEWEST, True)]
+
+
+@pytest.fixture(params=WORKERS, ids=lambda param: f"{param[0]}-{'native' if param[1] else 'stock'}")
+def cluster(request, tmp_path, authority):
     """A cluster with rules and one worker."""
+    release, native = request.param
     rules = tmp_path / "roles.yaml"
     rules.write_text(RULES)
     roles = {role: authority.issue(role) for role in ("scheduler", "worker", "client")}
     write_configuration(tmp_path, tls_configuration(authority.file, **roles))
     environment = {"DASK_OXIDASK__ROLES__FILE": str(rules)}
     cluster = Cluster(tmp_path, release, workers=0, options=["--protocol", "tls"], environment=environment)
+    cluster.native = native
     request.node.clusters = [cluster]
     try:
-        cluster.add_worker(options=["--protocol", "tls"]).wait_until_registered()
+        cluster.add_worker(options=["--protocol", "tls"], native=native).wait_until_registered()
         yield cluster
     finally:
         cluster.close()
@@ -65,7 +71,8 @@ def test_each_may_do_what_its_role_allows(cluster, authority):
     folder = cluster.folder / "impostor"
     write_configuration(folder, tls_configuration(authority.file, worker=authority.issue("client")))
     config = str(folder / "dask-config")
-    impostor = cluster.add_worker(options=["--protocol", "tls"], DASK_CONFIG=config, DASK_ROOT_CONFIG=config)
+    environment = {"DASK_CONFIG": config, "DASK_ROOT_CONFIG": config}
+    impostor = cluster.add_worker(options=["--protocol", "tls"], native=cluster.native, **environment)
     impostor.wait_for_line("CN=client has client, which may not ask for 'register-worker'")
     cluster.check()
 

@@ -4,7 +4,25 @@ import signal
 
 import pytest
 
+from harness.releases import NATIVE, RELEASES
 from harness.waiting import wait_for
+
+PEERS = [(release, "stock") for release in RELEASES] + [(release, "native") for release in NATIVE["native"]]
+
+
+@pytest.fixture(params=PEERS, ids=["-".join(which).removesuffix("-stock") for which in PEERS])
+def start(request, new_cluster):
+    """Starts clusters of a release with workers of one kind: start(workers=…, …)."""
+    release, kind = request.param
+
+    def make(**options):
+        cluster = new_cluster(release, native=kind == "native", **options)
+        add = cluster.add_worker
+        cluster.add_worker = lambda **words: add(native=kind == "native", **words)
+        return cluster
+
+    make.release = release
+    return make
 
 
 def worker_named(cluster, name):
@@ -12,8 +30,8 @@ def worker_named(cluster, name):
     return worker
 
 
-def test_a_worker_is_killed_during_a_computation(new_cluster, release):
-    cluster = new_cluster(release, workers=3)
+def test_a_worker_is_killed_during_a_computation(start):
+    cluster = start(workers=3)
     call = cluster.start("workers.computes_through_a_kill")
     assert call.told() == "running"
     cluster.workers[0].signal(signal.SIGKILL)
@@ -21,8 +39,8 @@ def test_a_worker_is_killed_during_a_computation(new_cluster, release):
     cluster.check()
 
 
-def test_lost_results_are_recomputed(new_cluster, release):
-    cluster = new_cluster(release)
+def test_lost_results_are_recomputed(start):
+    cluster = start()
     call = cluster.start("workers.recomputes_what_is_lost")
     name = sorted(call.told())[0]
     worker_named(cluster, name).signal(signal.SIGKILL)
@@ -30,18 +48,18 @@ def test_lost_results_are_recomputed(new_cluster, release):
     call.result()
 
 
-def test_lost_data_without_a_recipe_is_reported(new_cluster, release):
-    cluster = new_cluster(release)
+def test_lost_data_without_a_recipe_is_reported(start):
+    cluster = start()
     call = cluster.start("workers.scattered_data_is_lost_with_its_worker")
     worker_named(cluster, call.told()).signal(signal.SIGKILL)
     call.go_on()
     call.result()
 
 
-def test_work_waits_for_the_first_worker(new_cluster, release):
+def test_work_waits_for_the_first_worker(start):
     # A client of 2.23.0 – 2021.02 that comes first needs to be greeted in its own framing; nothing tells which it is.
-    environment = {"DASK_OXIDASK__COMM__SILENT_PEER_FRAMING": "f1"} if release == "2.30.1" else {}
-    cluster = new_cluster(release, workers=0, environment=environment)
+    environment = {"DASK_OXIDASK__COMM__SILENT_PEER_FRAMING": "f1"} if start.release.startswith("2.30.1") else {}
+    cluster = start(workers=0, environment=environment)
     call = cluster.start("workers.waits_for_a_worker")
     assert call.told() == "waiting"
     cluster.add_worker()
@@ -59,8 +77,8 @@ def test_a_worker_may_call_itself_by_a_name(new_cluster, release):
     new_cluster(release, workers=0).run("workers.a_worker_may_call_itself_by_a_name")
 
 
-def test_the_only_worker_dies_and_another_one_takes_over(new_cluster, release):
-    cluster = new_cluster(release, workers=1)
+def test_the_only_worker_dies_and_another_one_takes_over(start):
+    cluster = start(workers=1)
     call = cluster.start("workers.computes_through_a_kill")
     assert call.told() == "running"
     cluster.workers[0].signal(signal.SIGKILL)
@@ -68,56 +86,54 @@ def test_the_only_worker_dies_and_another_one_takes_over(new_cluster, release):
     call.result(timeout=90)
 
 
-def test_a_task_that_kills_workers_is_given_up(new_cluster, release):
+def test_a_task_that_kills_workers_is_given_up(start):
     """One death more than `allowed-failures` raises KilledWorker at the client; other tasks are not harmed."""
-    cluster = new_cluster(
-        release, workers=2, nanny=True, environment={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
-    )
+    cluster = start(workers=2, nanny=True, environment={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"})
     cluster.run("workers.a_deadly_task_is_given_up", 2, timeout=120)
     cluster.check()
 
 
-def test_restart_with_nannies(new_cluster, release):
-    cluster = new_cluster(release, nanny=True)
+def test_restart_with_nannies(start):
+    cluster = start(nanny=True)
     cluster.run("workers.restart_gives_fresh_processes", timeout=90)
     cluster.check()
 
 
-def test_a_nanny_brings_its_worker_back(new_cluster, release):
-    cluster = new_cluster(release, nanny=True)
+def test_a_nanny_brings_its_worker_back(start):
+    cluster = start(nanny=True)
     cluster.run("workers.a_killed_worker_process_comes_back", timeout=90)
     cluster.check()
 
 
-def test_a_worker_retires_with_its_data_moved(new_cluster, release):
-    cluster = new_cluster(release)
+def test_a_worker_retires_with_its_data_moved(start):
+    cluster = start()
     cluster.run("workers.retires")
     wait_for(lambda: sum(worker.alive for worker in cluster.workers) == 1, 20, "the end of the retired process")
 
 
-def test_a_worker_that_joins_gets_work(new_cluster, release):
-    cluster = new_cluster(release, workers=1)
+def test_a_worker_that_joins_gets_work(start):
+    cluster = start(workers=1)
     call = cluster.start("workers.new_workers_get_work")
     assert call.told() == "queued"
     cluster.add_worker()
     call.result(timeout=90)
 
 
-def test_a_worker_that_is_asked_to_end_leaves(new_cluster, release):
-    cluster = new_cluster(release, nanny=True)
+def test_a_worker_that_is_asked_to_end_leaves(start):
+    cluster = start(nanny=True)
     cluster.workers[0].signal(signal.SIGTERM)
     # On a busy machine 2.30.1 does not always get to its 0.
-    assert cluster.workers[0].wait(20) == 0 or release == "2.30.1"
+    assert cluster.workers[0].wait(20) == 0 or start.release == "2.30.1"
     cluster.run("workers.computes")
 
 
-def test_resources(new_cluster, release):
-    cluster = new_cluster(release, workers=1)
+def test_resources(start):
+    cluster = start(workers=1)
     cluster.add_worker(name="with-gpu", options=["--resources", "GPU=2"]).wait_until_registered()
     cluster.run("workers.resources_are_honoured", "with-gpu")
 
 
-def test_a_frozen_worker_does_not_stop_others(new_cluster, release):
-    cluster = new_cluster(release, workers=2, environment={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "'3s'"})
+def test_a_frozen_worker_does_not_stop_others(start):
+    cluster = start(workers=2, environment={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "'3s'"})
     cluster.workers[0].signal(signal.SIGSTOP)
     cluster.run("workers.computes", timeout=60)

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, bail};
-use oxidask_wire::connection::ConnectOptions;
-use oxidask_wire::{Connection, Generation, Message, Value};
+use oxidask_wire::{Connection, Message, Value};
 
 use crate::Target;
 use crate::graph::Graph;
+use crate::registration::open;
 use crate::versions::versions;
 use crate::worker::field;
 
@@ -57,7 +57,13 @@ impl Client {
                             done.insert(key.to_vec());
                         }
                     }
-                    "task-erred" | "cancelled-key" | "cancelled-keys" | "lost-data" => {
+                    // Its worker has vanished; it is computed again.
+                    "lost-data" => {
+                        if let Some(key) = field(item.raw, "key")? {
+                            done.remove(key);
+                        }
+                    }
+                    "task-erred" | "cancelled-key" | "cancelled-keys" => {
                         bail!("the scheduler says {:?}", item.value());
                     }
                     _ => {}
@@ -98,18 +104,18 @@ impl Rpc {
         Ok(self.0.read().await?.value()?)
     }
 
+    /// How many results there are.
+    pub(crate) async fn results(&mut self) -> Result<usize> {
+        let request = Value::map([("op", Value::from("who_has")), ("reply", true.into())]);
+        self.0.send(&Message::from_value(&request)).await?;
+        let held = self.0.read().await?.value()?;
+        Ok(held.as_map().map_or(0, <[_]>::len))
+    }
+
     /// Whether the scheduler knows a key.
     pub(crate) async fn knows(&mut self, key: &Value) -> Result<bool> {
         let states = self.states(std::slice::from_ref(key)).await?;
         let states = states.as_map().unwrap_or(&[]);
         Ok(states.iter().any(|(_, state)| !state.is_nil()))
     }
-}
-
-async fn open(target: &Target) -> Result<Connection> {
-    let options = ConnectOptions {
-        generation: Generation::of(&target.release),
-        ..ConnectOptions::default()
-    };
-    Ok(Connection::connect(&target.address, &options).await?)
 }

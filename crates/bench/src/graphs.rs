@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Rpc};
+use crate::ping::Ping;
 use crate::process::Usage;
 use crate::versions::now;
 use crate::worker::{Behaviour, Workers};
-use crate::{Graph, Target, graph};
+use crate::{GraphFile, Target, graph};
 
 const POLL: Duration = Duration::from_millis(2);
 
@@ -17,7 +18,7 @@ const POLL: Duration = Duration::from_millis(2);
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    graph: Graph,
+    graph: GraphFile,
     /// Tasks of the graph
     #[arg(long)]
     tasks: u64,
@@ -35,6 +36,7 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     let last = graph.keys.last().context("a graph without keys")?;
     tokio::time::sleep(Duration::from_millis(300)).await;
 
+    let ping = Ping::start(target);
     let before = Usage::of(target.pid);
     let (started, submitted) = (Instant::now(), now());
     // Sent and asked at once: the scheduler may answer while it still reads.
@@ -57,6 +59,7 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     };
     tokio::time::sleep(Duration::from_millis(500)).await;
     let after = Usage::of(target.pid);
+    let ping = ping.stop()?;
     let tasks = options.tasks as f64;
     Ok(json!({
         "tasks": options.tasks,
@@ -66,5 +69,6 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
         "scheduler_cpu_us_per_task": after.cpu_since(&before) * 1e6 / tasks,
         "scheduler_bytes_per_task": (after.resident as f64 - before.resident as f64) / tasks,
         "peak_bytes_per_task": (after.peak as f64 - before.resident as f64) / tasks,
+        "ping_ms": ping,
     }))
 }

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::ping::percentiles;
+use crate::ping::{Ping, percentiles};
 use crate::worker::{Behaviour, Workers};
-use crate::{Graph, Target, graph};
+use crate::{GraphFile, Target, graph};
 
 /// Between a result and the next submission.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    graph: Graph,
+    graph: GraphFile,
     /// A graph that another client has computed meanwhile, over and over
     #[arg(long)]
     load: Option<PathBuf>,
@@ -42,6 +42,7 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
         .as_ref()
         .map(|path| tokio::spawn(keep_busy(target.clone(), path.clone())));
     tokio::time::sleep(Duration::from_millis(200)).await;
+    let ping = Ping::start(target);
     let mut times = Vec::new();
     for graph in graphs {
         let started = Instant::now();
@@ -60,10 +61,11 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     if let Some(load) = load {
         load.abort();
     }
+    let ping = ping.stop()?;
     drop(workers);
-    Ok(
-        json!({"submit_to_result_ms": percentiles(&mut times, 1e3), "loaded": options.load.is_some()}),
-    )
+    Ok(json!({
+        "submit_to_result_ms": percentiles(&mut times, 1e3), "loaded": options.load.is_some(), "ping_ms": ping,
+    }))
 }
 
 async fn keep_busy(target: Target, path: PathBuf) -> Result<()> {

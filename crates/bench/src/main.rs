@@ -1,8 +1,8 @@
 //! `oxidask-load`: load for measurements, light enough that neither clients nor workers are what is measured.
 //!
 //! Simulated workers (`worker`) answer every task at once; a client (`client`) submits graphs that a stock client has encoded
-//! (`graph`, made by `benches/encode.py`). One suite per module: `zero`, `graphs`, `latency`. Each prints one JSON object. `process` reads
-//! what the scheduler has used. Called by `cargo xtask bench`, which starts schedulers and compares them.
+//! (`graph`, made by `benches/encode.py`). One suite per module: `zero`, `graphs`, `latency`, `storm`, `soak`. Each prints one JSON object.
+//! `process` reads what the scheduler has used. Called by `cargo xtask bench`, which starts schedulers and compares them.
 
 mod client;
 mod graph;
@@ -10,6 +10,9 @@ mod graphs;
 mod latency;
 mod ping;
 mod process;
+mod registration;
+mod soak;
+mod storm;
 mod versions;
 mod worker;
 mod zero;
@@ -52,11 +55,15 @@ enum Suite {
     Graphs(graphs::Options),
     /// Many graphs of one task, one after the other
     Latency(latency::Options),
+    /// Thousands of workers that connect at once, rest, and work
+    Storm(storm::Options),
+    /// Clients and workers that come and go for a long time
+    Soak(soak::Options),
 }
 
 /// A file of encoded graphs.
 #[derive(clap::Args)]
-struct Graph {
+struct GraphFile {
     /// Made by `benches/encode.py`; the first graph is for warming up
     #[arg(long)]
     graph: PathBuf,
@@ -77,6 +84,8 @@ fn main() -> Result<()> {
             Suite::Zero(options) => zero::run(&target, &options).await,
             Suite::Graphs(options) => graphs::run(&target, &options).await,
             Suite::Latency(options) => latency::run(&target, &options).await,
+            Suite::Storm(options) => storm::run(&target, &options).await,
+            Suite::Soak(options) => soak::run(&target, &options).await,
         }
     })?;
     println!("{figures}");

@@ -1,10 +1,12 @@
 //! How long the scheduler takes to answer the cheapest question, while it is under load.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 
 use crate::Target;
 use crate::client::Rpc;
@@ -12,40 +14,47 @@ use crate::client::Rpc;
 /// Between an answer and the next question.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Asks until it is stopped.
+/// Asks until it is stopped; on a thread of its own, so that what else this process does is not measured.
 pub(crate) struct Ping {
-    task: JoinHandle<Result<()>>,
-    times: std::sync::Arc<std::sync::Mutex<Vec<f64>>>,
+    stopped: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<f64>>>,
 }
 
 impl Ping {
-    pub(crate) async fn start(target: &Target) -> Result<Self> {
-        let mut rpc = Rpc::connect(target).await?;
-        let times = std::sync::Arc::<std::sync::Mutex<Vec<f64>>>::default();
-        let told = std::sync::Arc::clone(&times);
-        let task = tokio::spawn(async move {
-            loop {
-                let asked = Instant::now();
-                rpc.states(&[]).await?;
-                if let Ok(mut times) = told.lock() {
-                    times.push(asked.elapsed().as_secs_f64());
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
+    pub(crate) fn start(target: &Target) -> Self {
+        let stopped = Arc::<AtomicBool>::default();
+        let (target, stop) = (target.clone(), Arc::clone(&stopped));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(ask(&target, &stop))
         });
-        Ok(Self { task, times })
+        Self { stopped, thread }
     }
 
     /// Median, 99th percentile and longest, in milliseconds.
-    pub(crate) fn stop(self) -> Value {
-        self.task.abort();
-        let mut times = self
-            .times
-            .lock()
-            .map(|times| times.clone())
-            .unwrap_or_default();
-        percentiles(&mut times, 1e3)
+    ///
+    /// # Errors
+    /// When the scheduler did not answer.
+    pub(crate) fn stop(self) -> Result<Value> {
+        self.stopped.store(true, Ordering::Relaxed);
+        let times = self.thread.join();
+        let mut times = times.map_err(|_| anyhow!("the thread that asks panicked"))??;
+        Ok(percentiles(&mut times, 1e3))
     }
+}
+
+async fn ask(target: &Target, stopped: &AtomicBool) -> Result<Vec<f64>> {
+    let mut rpc = Rpc::connect(target).await?;
+    let mut times = Vec::new();
+    while !stopped.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        rpc.states(&[]).await?;
+        times.push(asked.elapsed().as_secs_f64());
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(times)
 }
 
 /// Percentiles of some seconds, in seconds / `unit`.

@@ -50,6 +50,11 @@ impl Usage {
     }
 }
 
+/// Files and sockets that a process has open.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
 /// User and system time, also of children that were waited for.
 fn ticks(folder: &str) -> Option<f64> {
     let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;

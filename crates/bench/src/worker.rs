@@ -1,26 +1,26 @@
 //! Simulated workers: they answer every task at once.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use oxidask_wire::connection::{ConnectOptions, Reader, Writer};
+use oxidask_wire::connection::{Reader, Writer};
 use oxidask_wire::msgpack::{Cursor, Token, Writer as Msgpack};
-use oxidask_wire::{Connection, Generation, Message, Release, Value};
-use tokio::task::JoinSet;
+use oxidask_wire::{Connection, Message, Release};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::Target;
-use crate::versions::{now, versions};
+use crate::registration::register;
+use crate::versions::now;
 
-/// How many connect at the same time.
+/// How many connect at the same time when nobody measures that.
 const AT_ONCE: usize = 50;
 /// `pickle.dumps(int)`.
 const TYPE: &[u8] =
     b"\x80\x04\x95\x14\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x03int\x94\x93\x94.";
 /// First release with `run_id`.
 const RUN_IDS: Release = Release::new(2023, 1, 1);
-/// First release with `status`, `server_id` and the like in a registration.
-const STATUS: Release = Release::new(2022, 12, 0);
 
 /// What workers do with tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +63,33 @@ impl Seen {
 pub(crate) struct Workers {
     pub(crate) seen: Arc<Seen>,
     running: JoinSet<Result<()>>,
+    handles: VecDeque<AbortHandle>,
+    /// Workers there ever were.
+    made: usize,
 }
 
 impl Workers {
     /// Connects and registers so many workers of one thread.
     pub(crate) async fn start(target: &Target, count: usize, behaviour: Behaviour) -> Result<Self> {
+        Self::start_by(target, count, behaviour, AT_ONCE).await
+    }
+
+    /// The same, so many at a time.
+    pub(crate) async fn start_by(
+        target: &Target,
+        count: usize,
+        behaviour: Behaviour,
+        at_once: usize,
+    ) -> Result<Self> {
         let mut workers = Self {
             seen: Arc::default(),
             running: JoinSet::new(),
+            handles: VecDeque::new(),
+            made: count,
         };
         let mut connecting = JoinSet::new();
         for number in 0..count {
-            if connecting.len() >= AT_ONCE
+            if connecting.len() >= at_once
                 && let Some(connected) = connecting.join_next().await
             {
                 workers.run(target, behaviour, connected??);
@@ -97,7 +112,30 @@ impl Workers {
             run_ids: target.release >= RUN_IDS,
             seen: Arc::clone(&self.seen),
         };
-        self.running.spawn(worker.run());
+        self.handles.push_back(self.running.spawn(worker.run()));
+    }
+
+    /// The oldest worker vanishes and a new one comes.
+    pub(crate) async fn replace_one(
+        &mut self,
+        target: &Target,
+        behaviour: Behaviour,
+    ) -> Result<()> {
+        if let Some(oldest) = self.handles.pop_front() {
+            oldest.abort();
+        }
+        // Those that were aborted.
+        while self.running.try_join_next().is_some() {}
+        let number = self.made;
+        self.made += 1;
+        let connection = register(target, number).await?;
+        self.run(target, behaviour, connection);
+        Ok(())
+    }
+
+    /// Workers there ever were.
+    pub(crate) fn made(&self) -> usize {
+        self.made
     }
 
     /// An error if a worker has ended.
@@ -108,87 +146,6 @@ impl Workers {
             Some(ended) => bail!("a simulated worker ended: {ended:?}"),
         }
     }
-}
-
-async fn register(target: &Target, number: usize) -> Result<Connection> {
-    let options = ConnectOptions {
-        generation: Generation::of(&target.release),
-        ..ConnectOptions::default()
-    };
-    let mut connection = Connection::connect(&target.address, &options).await?;
-    let request = Message::from_value(&registration(&target.release, number));
-    connection.send(&request).await?;
-    let reply = connection.read().await?.value()?;
-    if reply.get("status").and_then(Value::as_str) != Some("OK") {
-        bail!("worker {number} was not let in: {reply:?}");
-    }
-    Ok(connection)
-}
-
-fn registration(release: &Release, number: usize) -> Value {
-    let host = format!(
-        "10.{}.{}.{}",
-        number / 60_000,
-        number / 250 % 250,
-        number % 250 + 1
-    );
-    let empty = || Value::Map(Vec::new());
-    let mut fields = vec![
-        ("op", Value::from("register-worker")),
-        ("reply", false.into()),
-        ("address", format!("tcp://{host}:40000").into()),
-        ("nthreads", 1u32.into()),
-        ("name", format!("load-{number}").into()),
-        ("now", now().into()),
-        ("resources", empty()),
-        ("memory_limit", (16u64 << 30).into()),
-        ("local_directory", "/nowhere".into()),
-        ("services", empty()),
-        ("nanny", Value::Nil),
-        ("pid", 1u32.into()),
-        ("versions", versions(release)),
-        ("metrics", metrics()),
-        ("extra", empty()),
-    ];
-    if *release >= STATUS {
-        fields.extend([
-            ("status", Value::from("running")),
-            ("server_id", format!("Worker-load-{number}").into()),
-            ("stimulus_id", "load".into()),
-        ]);
-    }
-    Value::map(fields)
-}
-
-/// Fields of all releases.
-fn metrics() -> Value {
-    let empty = || Value::Map(Vec::new());
-    let bandwidth = [
-        ("total", Value::from(100_000_000u64)),
-        ("workers", empty()),
-        ("types", empty()),
-    ];
-    let spilled = [("memory", 0u32), ("disk", 0)];
-    Value::map([
-        ("bandwidth", Value::map(bandwidth)),
-        ("cpu", 1.0.into()),
-        ("memory", (100u64 << 20).into()),
-        ("managed_bytes", 0u32.into()),
-        ("spilled_bytes", Value::map(spilled)),
-        ("spilled_nbytes", Value::map(spilled)),
-        ("digests_total_since_heartbeat", empty()),
-        ("task_counts", empty()),
-        ("transfer", empty()),
-        ("event_loop_interval", 0.02.into()),
-        ("num_fds", 20u32.into()),
-        ("time", now().into()),
-        ("executing", 0u32.into()),
-        ("in_memory", 0u32.into()),
-        ("ready", 0u32.into()),
-        ("in_flight", 0u32.into()),
-        ("read_bytes", 0.0.into()),
-        ("write_bytes", 0.0.into()),
-    ])
 }
 
 struct Worker {

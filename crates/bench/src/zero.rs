@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Rpc};
+use crate::graph::{self, Graph};
 use crate::ping::Ping;
 use crate::process::Usage;
 use crate::worker::{Behaviour, Workers};
-use crate::{Graph, Target, graph};
+use crate::{GraphFile, Target};
 
 /// How often the end of releasing is looked for.
 const POLL: Duration = Duration::from_millis(5);
@@ -19,7 +20,7 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    graph: Graph,
+    graph: GraphFile,
     /// Simulated workers of one thread
     #[arg(long, default_value_t = 10)]
     workers: usize,
@@ -46,7 +47,22 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     client.wait(warm_up).await?;
     tokio::time::sleep(Duration::from_secs_f64(options.settle)).await;
 
-    let ping = Ping::start(target).await?;
+    let mut figures = measured(target, &mut client, graph, &mut workers).await?;
+    if let Some(figures) = figures.as_object_mut() {
+        figures.insert("workers".to_owned(), options.workers.into());
+        figures.insert("connect_s".to_owned(), connecting.as_secs_f64().into());
+    }
+    Ok(figures)
+}
+
+/// Has a graph computed and forgotten; the figures.
+pub(crate) async fn measured(
+    target: &Target,
+    client: &mut Client,
+    graph: &Graph,
+    workers: &mut Workers,
+) -> Result<Value> {
+    let ping = Ping::start(target);
     workers.seen.reset();
     let (before, ours) = (Usage::of(target.pid), Usage::of(std::process::id()));
     let started = Instant::now();
@@ -55,7 +71,6 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     let wall = started.elapsed();
     let after = Usage::of(target.pid);
     let load = Usage::of(std::process::id()).cpu_since(&ours);
-    let ping = ping.stop();
     let tasks = workers.seen.tasks.load(Ordering::Relaxed);
 
     let releasing = Instant::now();
@@ -67,13 +82,12 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     }
     let releasing = releasing.elapsed();
     let released = Usage::of(target.pid);
+    let ping = ping.stop()?;
     workers.check()?;
 
     let per_task = |seconds: f64| seconds * 1e6 / tasks as f64;
     Ok(json!({
         "tasks": tasks,
-        "workers": options.workers,
-        "connect_s": connecting.as_secs_f64(),
         "scheduler_cpu_us_per_task": per_task(after.cpu_since(&before)),
         "wall_us_per_task": per_task(wall.as_secs_f64()),
         "tasks_per_second": tasks as f64 / wall.as_secs_f64(),

@@ -9,7 +9,8 @@ use crate::click::{Outcome, Parsed, Program, UsageError, program_name};
 use crate::common::{bokeh_port_renamed, bokeh_renamed, non_empty, pair, path, without_effect};
 use crate::scheduler::{OLDER, OURS};
 use crate::values::{
-    HostAndPort, PortSpec, WorkerCount, duration, existing_file, integer, parse_dashboard_address,
+    HostAndPort, LogFormat, PortSpec, WorkerCount, duration, existing_file, integer,
+    parse_dashboard_address,
 };
 
 /// The options as clap reads them.
@@ -146,6 +147,9 @@ struct Raw {
     /// Extension module with the worker [default: beside this program]
     #[arg(long, value_name = "PATH", help_heading = OURS)]
     module: Option<String>,
+    /// Form of the log lines [default: text]
+    #[arg(long, value_enum, value_name = "FORM", help_heading = OURS)]
+    log_format: Option<LogFormat>,
 }
 
 type Resources = std::collections::BTreeMap<String, f64>;
@@ -237,6 +241,8 @@ pub struct WorkerArgs {
     pub python: Option<PathBuf>,
     /// Extension module with the worker.
     pub module: Option<PathBuf>,
+    /// Form of the log lines; None: by `oxidask.log.format`.
+    pub log_format: Option<LogFormat>,
 }
 
 /// The options as clap declares them.
@@ -342,6 +348,7 @@ impl Raw {
             preload_nanny: self.preload_nanny,
             python: path(self.python),
             module: path(self.module),
+            log_format: self.log_format,
         };
         args.check()?;
         Ok(Parsed { args, warnings })

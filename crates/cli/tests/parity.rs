@@ -76,7 +76,7 @@ fn what_stock_does_not_have_is_help_and_our_own() {
         .difference(&stock("worker"))
         .cloned()
         .collect();
-    assert_eq!(extra, ["--help", "--module", "--python"]);
+    assert_eq!(extra, ["--help", "--log-format", "--module", "--python"]);
 }
 
 #[test]

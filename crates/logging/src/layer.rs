@@ -72,6 +72,14 @@ impl<S: Subscriber> Layer<S> for LogLayer {
     }
 }
 
+/// The message of an event, and its fields behind it as `name=value`.
+#[must_use]
+pub fn text_of(event: &Event<'_>) -> String {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    fields.text()
+}
+
 /// Whether `get_logs` shall tell of it. Stock keeps the lines of its scheduler's or nanny's logger alone; a
 /// warning of another part is worth more to those who ask than its absence would be.
 fn is_kept(name: &str, level: Level) -> bool {

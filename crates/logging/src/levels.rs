@@ -18,6 +18,7 @@ const NAMES: &[(&str, &str)] = &[
     ("oxidask_wire", "distributed.comm"),
     ("oxidask_graph", "distributed.scheduler"),
     ("oxidask_worker", "distributed.nanny"),
+    ("oxidask_worker_core", "distributed.worker"),
     ("oxidask_worker_host", "distributed.worker"),
     ("oxidask_worker_module", "distributed.worker"),
     ("oxidask_config", "distributed.config"),

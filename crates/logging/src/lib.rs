@@ -18,6 +18,7 @@ use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 pub use buffer::{LogBuffer, LogLine};
+pub use layer::text_of;
 pub use levels::{Levels, logger_name};
 pub use pattern::Pattern;
 
@@ -71,6 +72,17 @@ impl LogOptions {
                 .map_or(usize::MAX, size),
         };
         (options, problems)
+    }
+
+    /// With what a command line says: JSON, text, or nothing.
+    #[must_use]
+    pub fn with_json(mut self, wanted: Option<bool>) -> Self {
+        match wanted {
+            Some(true) => self.form = Form::Json,
+            Some(false) => self.form = Form::Text,
+            None => {}
+        }
+        self
     }
 }
 

@@ -1,8 +1,10 @@
 //! `oxidask`: scheduler and worker in one file. `oxidask scheduler …` and `oxidask worker …`, or under the
-//! names `dask-scheduler` and `dask-worker` by a link.
+//! names `dask-scheduler`, `dask-worker` and `dask` by a link.
 
-use std::path::Path;
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use oxidask_scheduler::launcher;
 
 const USAGE: &str = "\
 Usage: oxidask COMMAND [OPTIONS]...
@@ -14,14 +16,17 @@ Commands:
 'oxidask COMMAND --help' lists the options.";
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args_os()
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let words: Vec<String> = given
+        .iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let called = words.first().map_or("", String::as_str);
-    let called = Path::new(called).file_name().and_then(|name| name.to_str());
-    match called {
-        Some("dask-scheduler") => return oxidask_scheduler::startup::main(&words),
-        Some("dask-worker") => return oxidask_worker::main(&words),
+    match launcher::called(&given) {
+        Some("dask-scheduler" | "dask scheduler") => {
+            return oxidask_scheduler::startup::main(&words);
+        }
+        Some("dask-worker" | "dask worker") => return oxidask_worker::main(&words),
+        Some("dask") => return launcher::main(&given[1..]),
         _ => {}
     }
     let mut rest = words.into_iter().skip(1);

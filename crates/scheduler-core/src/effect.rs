@@ -339,6 +339,10 @@ pub struct WorkerSummary {
     pub local_directory: Arc<str>,
     /// Nanny address.
     pub nanny: Option<Arc<str>>,
+    /// Bytes of its process, as it last told.
+    pub memory: u64,
+    /// How its process died, if its nanny told ([`crate::event::Event::WorkerDied`]).
+    pub death: Option<Arc<str>>,
 }
 
 /// Entries of the event log that the core itself makes.

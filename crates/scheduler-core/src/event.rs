@@ -9,6 +9,7 @@ use std::sync::Arc;
 use oxidask_key::Key;
 
 use crate::graph::GraphUpdate;
+use crate::graph::portions::{GraphOutline, GraphPortion};
 use crate::ids::{ClientId, RunId, WorkerId};
 use crate::opaque::Opaque;
 use crate::worker::{WorkerInfo, WorkerMetrics, WorkerStatus};
@@ -50,6 +51,12 @@ pub enum Event {
     },
     /// Tasks to run.
     UpdateGraph(Box<GraphUpdate>),
+    /// The same in portions, of which this is the announcement. Later messages of the same client must
+    /// wait for the last portion.
+    BeginGraph(Box<GraphOutline>),
+    /// The next portion. Passed over if the graph was refused, or everything was forgotten since, or the
+    /// client left.
+    ContinueGraph(Box<GraphPortion>),
     /// The client wants these results kept (and told about). Unknown keys are passed over (as since
     /// 2024.9.0; a placeholder could neither run nor ever be forgotten).
     ClientDesiresKeys {
@@ -124,6 +131,13 @@ pub enum Event {
         close: bool,
         /// Cause.
         stimulus_id: StimulusId,
+    },
+    /// A worker's nanny told how its process died, before [`Event::RemoveWorker`]. Changes no task.
+    WorkerDied {
+        /// Who.
+        worker: WorkerId,
+        /// A sentence for people.
+        death: Arc<str>,
     },
     /// `heartbeat_worker`.
     Heartbeat {

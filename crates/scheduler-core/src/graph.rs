@@ -2,6 +2,8 @@
 //! already computed. Reading it out of a client's message is the business of `oxidask-graph` and
 //! the shell.
 
+pub mod portions;
+
 use std::sync::Arc;
 
 use oxidask_key::Key;

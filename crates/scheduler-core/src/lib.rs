@@ -37,7 +37,7 @@ use std::sync::Arc;
 use event::{Event, StimulusId};
 use ids::{TaskId, Timestamp};
 use sets::{IdMap, OrderedIdSet};
-use state::{ClientTable, GroupTable, SpanTable, TaskQueue, TaskTable, WorkerTable};
+use state::{ClientTable, GroupTable, OpenGraphs, SpanTable, TaskQueue, TaskTable, WorkerTable};
 
 /// Output buffer of the core, owned by the caller and reused.
 pub type Effects = Vec<effect::Effect>;
@@ -56,6 +56,9 @@ pub struct Scheduler {
     queues: Vec<TaskQueue>,
     /// Tasks in state `no-worker`.
     unrunnable: Unrunnable,
+    /// Results and tasks that nobody needs and that are let go little by little.
+    letting_go: VecDeque<TaskId>,
+    open_graphs: OpenGraphs,
     /// Results held by more than one worker.
     replicated: OrderedIdSet<TaskId>,
     /// Releases of `distributed` seen; the first is "any".
@@ -150,6 +153,8 @@ impl Scheduler {
             clients: ClientTable::default(),
             queues: Vec::new(),
             unrunnable: Unrunnable::default(),
+            letting_go: VecDeque::new(),
+            open_graphs: OpenGraphs::default(),
             replicated: OrderedIdSet::default(),
             releases: vec!["".into()],
             worker_releases: vec![0],
@@ -216,6 +221,9 @@ impl Scheduler {
     }
 
     fn end(&mut self, effects: &mut Effects) {
+        if !self.letting_go.is_empty() {
+            self.let_some_go();
+        }
         self.fill_open_slots();
         self.set_timers();
         if self.config.validate {

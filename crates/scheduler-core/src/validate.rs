@@ -41,6 +41,7 @@ impl Scheduler {
             self.validate_worker(id)?;
         }
         self.validate_sets()?;
+        self.validate_open_graphs()?;
         self.validate_clients()?;
         self.validate_groups()?;
         self.validate_stealing()
@@ -184,7 +185,8 @@ impl Scheduler {
                     say("its dependency does not know that it waits")
                 })?;
             }
-            rule(task.is_needed(), || say("nobody needs it"))?;
+            let expected = task.is_needed() || self.is_being_let_go(id, task);
+            rule(expected, || say("nobody needs it"))?;
             rule(task.run_spec.is_some(), || say("has nothing to run"))?;
         }
         match state {
@@ -210,7 +212,8 @@ impl Scheduler {
             )?;
         }
         if task.run_spec.is_some() {
-            rule(task.is_needed(), || say("is in memory for nobody"))?;
+            let expected = task.is_needed() || self.is_being_let_go(id, task);
+            rule(expected, || say("is in memory for nobody"))?;
         }
         for d in task.dependents.iter() {
             rule(!self.tasks[d].waiting_on.contains(id), || {
@@ -351,6 +354,40 @@ impl Scheduler {
         rule(needs == self.network_occ, || {
             format!("bytes to be fetched are {needs}, not {}", self.network_occ)
         })
+    }
+
+    fn is_being_let_go(&self, id: TaskId, task: &Task) -> bool {
+        task.let_go && self.letting_go.contains(&id)
+    }
+
+    fn validate_open_graphs(&self) -> Checked {
+        let mut tasks: IdMap<TaskId, u32> = IdMap::default();
+        let mut groups: IdMap<u32, u64> = IdMap::default();
+        for open in self.open_graphs.iter() {
+            for member in open.members.iter().filter(|m| m.to_come > 0) {
+                if let Some(id) = member.id {
+                    *tasks.entry(id).or_default() += member.to_come;
+                }
+            }
+            for &(group, to_come) in &open.groups {
+                *groups.entry(group.0).or_default() += u64::from(to_come);
+            }
+        }
+        for (id, task) in self.tasks.iter() {
+            let expected = tasks.get(&id).copied().unwrap_or(0);
+            rule(task.to_come == expected, || {
+                let (key, counted) = (&task.key, task.to_come);
+                format!("{key:?}: {counted} dependents are to come, not {expected}")
+            })?;
+        }
+        for (id, group) in self.groups.iter() {
+            let expected = groups.get(&id.0).copied().unwrap_or(0);
+            rule(group.to_come == expected, || {
+                let (name, counted) = (&group.name, group.to_come);
+                format!("group {name}: {counted} tasks are to come, not {expected}")
+            })?;
+        }
+        Ok(())
     }
 
     fn validate_clients(&self) -> Checked {

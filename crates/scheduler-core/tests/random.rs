@@ -3,95 +3,24 @@
 #![allow(missing_docs)]
 
 mod env;
+mod ops;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use env::{ALICE, TestEnv, address, key, task, with, worker_info};
+use ops::{Op, Pick, op};
 use oxidask_key::Key;
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, WorkerMsg};
 use oxidask_scheduler_core::event::{DataPlacement, Event, TaskErred};
+use oxidask_scheduler_core::graph::portions::{GraphId, Portions};
 use oxidask_scheduler_core::graph::{LostDependencies, TaskOptions};
 use oxidask_scheduler_core::ids::{ClientId, RunId, WorkerId};
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_scheduler_core::task::TaskState;
 use oxidask_scheduler_core::worker::{WorkerMetrics, WorkerStatus};
 use proptest::prelude::*;
-
-/// A number that chooses among what is there when its turn comes.
-type Pick = u16;
-
-#[derive(Clone, Debug)]
-enum Op {
-    Submit {
-        client: Pick,
-        /// Dependencies of each task, among earlier ones.
-        tasks: Vec<(Vec<Pick>, Pick)>,
-        wanted: Vec<Pick>,
-        group: u8,
-        drop_lost: bool,
-    },
-    /// A worker finishes, fails, secedes or gives back one of its tasks.
-    Finish(Pick, Pick),
-    Err(Pick, Pick),
-    Secede(Pick, Pick),
-    Reschedule(Pick, Pick),
-    /// A message that came before comes again.
-    Repeat(Pick),
-    AddWorker(u8),
-    LoseWorker(Pick, bool),
-    Status(Pick, Pick),
-    Release(Pick, Vec<Pick>),
-    Desire(Pick, Vec<Pick>),
-    Cancel(Pick, Vec<Pick>, bool),
-    Retry(Vec<Pick>),
-    Scatter(Pick, Pick),
-    DropData(Pick, Pick),
-    FetchData(Pick, Pick),
-    AddClient,
-    LoseClient(Pick),
-    Restrict(Pick, Option<Pick>),
-    Retire(Pick),
-    Restart,
-    Heartbeat(Pick, u32),
-    Pass(u8),
-}
-
-fn picks(max: usize) -> impl Strategy<Value = Vec<Pick>> {
-    prop::collection::vec(any::<Pick>(), 0..max)
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let tasks = prop::collection::vec((picks(4), any::<Pick>()), 1..12);
-    prop_oneof![
-        8 => (any::<Pick>(), tasks, picks(4), any::<u8>(), any::<bool>()).prop_map(
-            |(client, tasks, wanted, group, drop_lost)| Op::Submit { client, tasks, wanted, group, drop_lost }
-        ),
-        24 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::Finish(a, b)),
-        3 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::Err(a, b)),
-        1 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::Secede(a, b)),
-        1 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::Reschedule(a, b)),
-        3 => any::<Pick>().prop_map(Op::Repeat),
-        4 => any::<u8>().prop_map(Op::AddWorker),
-        3 => (any::<Pick>(), any::<bool>()).prop_map(|(a, b)| Op::LoseWorker(a, b)),
-        2 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::Status(a, b)),
-        4 => (any::<Pick>(), picks(6)).prop_map(|(a, b)| Op::Release(a, b)),
-        2 => (any::<Pick>(), picks(4)).prop_map(|(a, b)| Op::Desire(a, b)),
-        2 => (any::<Pick>(), picks(3), any::<bool>()).prop_map(|(a, b, c)| Op::Cancel(a, b, c)),
-        2 => picks(4).prop_map(Op::Retry),
-        2 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::Scatter(a, b)),
-        2 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::DropData(a, b)),
-        3 => (any::<Pick>(), any::<Pick>()).prop_map(|(a, b)| Op::FetchData(a, b)),
-        1 => Just(Op::AddClient),
-        1 => any::<Pick>().prop_map(Op::LoseClient),
-        1 => (any::<Pick>(), any::<Option<Pick>>()).prop_map(|(a, b)| Op::Restrict(a, b)),
-        1 => any::<Pick>().prop_map(Op::Retire),
-        1 => Just(Op::Restart),
-        2 => (any::<Pick>(), any::<u32>()).prop_map(|(a, b)| Op::Heartbeat(a, b)),
-        4 => any::<u8>().prop_map(Op::Pass),
-    ]
-}
 
 /// What a worker knows.
 #[derive(Default)]
@@ -109,6 +38,9 @@ struct Sim {
     next_worker: u32,
     next_client: u32,
     next_task: u32,
+    /// Graphs that clients have not finished to submit.
+    open: Vec<(ClientId, Portions)>,
+    graphs: u64,
     names: Vec<String>,
     past: Vec<Event>,
     trace: Vec<String>,
@@ -127,6 +59,8 @@ impl Sim {
             next_worker: 0,
             next_client: 1,
             next_task: 0,
+            open: Vec::new(),
+            graphs: 0,
             names: Vec::new(),
             past: Vec::new(),
             trace: Vec::new(),
@@ -412,7 +346,43 @@ impl Sim {
             update.release = "2.30.1".into();
         }
         self.names.extend(names);
-        self.event(Event::UpdateGraph(Box::new(update)));
+        self.finish_submission(update.client);
+        self.graphs += 1;
+        let limit = match group % 4 {
+            0 => usize::MAX / 2,
+            n => usize::from(n),
+        };
+        match Portions::of(update, GraphId(self.graphs), limit) {
+            Err(update) => self.event(Event::UpdateGraph(update)),
+            Ok(portions) => self.begin(portions),
+        }
+    }
+
+    fn begin(&mut self, mut portions: Portions) {
+        let known: Vec<_> = self
+            .env
+            .s
+            .tasks()
+            .map(|t| (t.key().clone(), t.state()))
+            .collect();
+        portions.found(&known);
+        let outline = portions.outline.clone();
+        self.open.push((outline.update.client, portions));
+        self.event(Event::BeginGraph(Box::new(outline)));
+    }
+
+    fn continue_graph(&mut self, at: usize) {
+        match self.open[at].1.next() {
+            Some(portion) => self.event(Event::ContinueGraph(Box::new(portion))),
+            None => drop(self.open.remove(at)),
+        }
+    }
+
+    /// What a client says later comes after its graph.
+    fn finish_submission(&mut self, client: ClientId) {
+        while let Some(at) = self.open.iter().position(|(c, _)| *c == client) {
+            self.continue_graph(at);
+        }
     }
 
     fn apply(&mut self, op: Op) {
@@ -500,6 +470,7 @@ impl Sim {
             }
             Op::Release(c, keys) => {
                 let (client, keys) = (self.client(c), self.keys(&keys));
+                self.finish_submission(client);
                 self.event(Event::ClientReleasesKeys {
                     client,
                     keys,
@@ -508,10 +479,12 @@ impl Sim {
             }
             Op::Desire(c, keys) => {
                 let (client, keys) = (self.client(c), self.keys(&keys));
+                self.finish_submission(client);
                 self.event(Event::ClientDesiresKeys { client, keys });
             }
             Op::Cancel(c, keys, force) => {
                 let (client, keys) = (self.client(c), self.keys(&keys));
+                self.finish_submission(client);
                 self.event(Event::CancelKeys {
                     client,
                     keys,
@@ -608,6 +581,8 @@ impl Sim {
                 let client = self.client(c);
                 if client != ALICE {
                     self.clients.remove(&client.0);
+                    // Its session ends in the middle of whatever it does.
+                    self.open.retain(|(c, _)| *c != client);
                     self.event(Event::RemoveClient {
                         client,
                         stimulus_id: "bye".into(),
@@ -628,6 +603,11 @@ impl Sim {
                         worker: WorkerId(w),
                         stimulus_id: "retire".into(),
                     });
+                }
+            }
+            Op::Continue(p) => {
+                if !self.open.is_empty() {
+                    self.continue_graph(usize::from(p) % self.open.len());
                 }
             }
             Op::Restart => {
@@ -668,6 +648,9 @@ impl Sim {
 
     /// From now on all workers behave and there are enough of them.
     fn settle(&mut self) {
+        while !self.open.is_empty() {
+            self.continue_graph(0);
+        }
         for kind in [5, 10, 11] {
             // Room for workers of every kind.
             while self.workers.len() > 6 {

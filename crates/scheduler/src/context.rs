@@ -16,6 +16,7 @@ use crate::extensions::semaphore::SemaphoreExtension;
 use crate::graph_intake::GraphCounts;
 use crate::hooks::Extension;
 use crate::nannies::NannyTable;
+use crate::obituaries::Obituaries;
 use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
 use crate::python_host::PythonService;
@@ -37,6 +38,8 @@ pub struct Context {
     pub clients: ClientTable,
     /// Nannies that are starting.
     pub nannies: NannyTable,
+    /// How workers died.
+    pub obituaries: Obituaries,
     /// Outgoing connections.
     pub peers: PeerPool,
     /// Ops.

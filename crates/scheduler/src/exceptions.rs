@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use oxidask_http::html::bytes;
 use oxidask_scheduler_core::effect::{TaskError, WorkerSummary};
 use oxidask_wire::message::ErrorObject;
 use oxidask_wire::pickle::{Exception, LastWorker};
@@ -31,7 +32,11 @@ pub fn texts_of_task(error: &TaskError) -> (String, String) {
             traceback_text,
             ..
         } => (exception_text.to_string(), traceback_text.to_string()),
-        own => (of_scheduler(own, Release::NEWEST).repr(), String::new()),
+        own => {
+            let exception = of_scheduler(own, Release::NEWEST);
+            let cause = exception.cause().unwrap_or_default().to_owned();
+            (exception.repr(), cause)
+        }
     }
 }
 
@@ -43,7 +48,15 @@ fn of_scheduler(error: &TaskError, release: Release) -> Exception {
             task,
             last_worker,
             allowed_failures,
-        } => Exception::killed_worker(&release, task, &summary(last_worker), *allowed_failures),
+        } => {
+            let last_worker = (summary(last_worker), how_it_died(last_worker));
+            let killed =
+                Exception::killed_worker(&release, task, &last_worker.0, *allowed_failures);
+            match last_worker.1 {
+                Some(death) => killed.caused_by(death),
+                None => killed,
+            }
+        }
         TaskError::NoValidWorker {
             task,
             host_restrictions,
@@ -66,6 +79,25 @@ fn of_scheduler(error: &TaskError, release: Release) -> Exception {
             task.repr()
         )),
     }
+}
+
+/// What is known of the end of a worker: what its nanny told, or else what it told itself before.
+fn how_it_died(worker: &WorkerSummary) -> Option<String> {
+    if let Some(death) = &worker.death {
+        return Some(format!("worker {}: {death}", worker.address));
+    }
+    if worker.memory == 0 {
+        return None;
+    }
+    let of_limit = match worker.memory_limit {
+        0 => String::new(),
+        limit => format!(" of {}", bytes(limit)),
+    };
+    Some(format!(
+        "the connection to worker {} ended; its process had {}{of_limit} when it last told",
+        worker.address,
+        bytes(worker.memory)
+    ))
 }
 
 fn texts(from: &[Arc<str>]) -> Vec<&str> {

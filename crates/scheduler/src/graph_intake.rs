@@ -4,7 +4,7 @@
 //! One file per era: `g1` (≤ 2.30.1, one dump per task), `g2` (2020.12.0 – 2023.3.2.1, layers),
 //! `g3` (2023.4.0 – 2025.3.1, pickled `HighLevelGraph`), `g4` (≥ 2025.4.0, pickled expression).
 //! `fields` reads what they have in common, `options` what is asked for single tasks, `spans` what
-//! parts of the client's work they belong to.
+//! parts of the client's work they belong to, `portions` gives it all to the core.
 
 mod by_python;
 mod fields;
@@ -14,6 +14,7 @@ mod g3;
 mod g4;
 mod options;
 mod order;
+mod portions;
 mod spans;
 mod split;
 
@@ -23,7 +24,6 @@ use std::time::Instant;
 
 use oxidask_key::Key;
 use oxidask_scheduler_core::effect::{ClientMsg, TaskError};
-use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask};
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::{ErrorObject, Message};
@@ -31,6 +31,7 @@ use oxidask_wire::pickle::Exception;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
 
+use crate::aside::aside;
 use crate::clients::ClientEntry;
 use crate::clock;
 use crate::computations::{Computations, GroupNames};
@@ -118,7 +119,11 @@ async fn take_in(
         Some(connection) => connection.release,
         None => Release::NEWEST,
     };
-    let mut fields = match Fields::take(&mut message) {
+    let keys = message
+        .get("keys")
+        .and_then(Value::as_seq)
+        .map_or(0, <[_]>::len);
+    let mut fields = match aside(keys, || Fields::take(&mut message)) {
         Ok(fields) => fields,
         Err(error) => return Err((Vec::new(), error)),
     };
@@ -129,7 +134,10 @@ async fn take_in(
     for extension in &context.extensions {
         extension.graph_updated(context, &fields.keys);
     }
-    let groups = GroupNames::of(taken.tasks.iter().map(|task| &task.key));
+    let size = taken.tasks.len();
+    let groups = aside(size, || {
+        GroupNames::of(taken.tasks.iter().map(|task| &task.key))
+    });
     Computations::note(context, groups, &fields.code, &fields.annotations);
     let tasks = u64::try_from(taken.tasks.len()).unwrap_or(u64::MAX);
     context
@@ -154,7 +162,8 @@ async fn take_in(
         span_notes,
         stimulus_id: format!("update-graph-{}", received.0).into(),
     };
-    context.core.send(Event::UpdateGraph(Box::new(update)));
+    // An error means that the scheduler ends.
+    let _ = portions::hand_over(&context.core, update).await;
     Ok(())
 }
 
@@ -173,7 +182,11 @@ async fn expand(
         return g3::expand(context, release, &header, &frames, fields).await;
     }
     match message.remove("hlg") {
-        None | Some(Value::Nil) => g1::expand(message, fields),
+        None | Some(Value::Nil) => {
+            let tasks = message.get("tasks").and_then(Value::as_map);
+            let size = tasks.map_or(0, <[_]>::len);
+            aside(size, || g1::expand(message, fields))
+        }
         Some(hlg) => g2::expand(context, release, hlg, fields).await,
     }
 }

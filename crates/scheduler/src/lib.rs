@@ -8,6 +8,7 @@
 //! shares), [`core_thread`] (the one owner of the state), [`session`] (connections), [`rpc`] (the table
 //! of ops) and `handlers/` (one file per op or family).
 
+mod aside;
 pub mod clients;
 pub mod clock;
 pub mod computations;
@@ -19,8 +20,10 @@ pub mod graph_intake;
 pub mod handlers;
 pub mod hooks;
 pub mod http;
+pub mod launcher;
 pub mod listener;
 pub mod nannies;
+pub mod obituaries;
 pub mod observers;
 pub mod outbox;
 pub mod peers;

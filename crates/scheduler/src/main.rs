@@ -1,10 +1,22 @@
-//! `dask-scheduler`.
+//! `dask-scheduler`, and `dask` where that is a link to it: the smallest image has one file.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use oxidask_scheduler::{launcher, startup};
+
+/// Half of what a task costs is small pieces of memory that come on one thread and go on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args_os()
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if launcher::called(&words) == Some("dask") {
+        return launcher::main(&words[1..]);
+    }
+    let words: Vec<String> = words
+        .iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    oxidask_scheduler::startup::main(&words)
+    startup::main(&words)
 }

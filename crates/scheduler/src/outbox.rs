@@ -2,13 +2,16 @@
 //!
 //! Unbounded in principle, as a scheduler cannot drop messages, but a peer that does not read while
 //! [`MAX_QUEUED_MESSAGES`] wait is given up: its queue is closed, which ends its session.
+//!
+//! A peer's requests have connections of their own. Where it matters to the peer whether it reads an
+//! answer or its stream first, a [`Checkpoint`] keeps the two in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oxidask_scheduler_core::effect::{ClientMsg, WorkerMsg};
 use oxidask_wire::value::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for one peer.
 pub const MAX_QUEUED_MESSAGES: usize = 20_000_000;
@@ -25,10 +28,42 @@ pub enum Outgoing<M> {
     Close,
 }
 
+/// What is in the queue.
+#[derive(Debug)]
+enum Queued<M> {
+    Item(Outgoing<M>),
+    Checkpoint(Barrier),
+}
+
+/// The reader's side of a checkpoint.
+#[derive(Debug)]
+struct Barrier {
+    /// Ends when the reader comes to it.
+    reached: oneshot::Sender<()>,
+    /// Ends when the reader may go on.
+    open: oneshot::Receiver<()>,
+}
+
+/// A place in the queue: what was queued before it is written, what is queued after it waits until
+/// this is dropped.
+#[derive(Debug)]
+pub struct Checkpoint {
+    reached: oneshot::Receiver<()>,
+    _open: oneshot::Sender<()>,
+}
+
+impl Checkpoint {
+    /// Resolves when everything before it was written, or the session has ended.
+    pub async fn reached(mut self) {
+        // An error says that the barrier is gone: reached, or lost with the session.
+        let _ = (&mut self.reached).await;
+    }
+}
+
 /// Sending side; cheap to clone.
 #[derive(Debug)]
 pub struct Outbox<M> {
-    queue: mpsc::UnboundedSender<Outgoing<M>>,
+    queue: mpsc::UnboundedSender<Queued<M>>,
     queued: Arc<AtomicUsize>,
 }
 
@@ -44,8 +79,10 @@ impl<M> Clone for Outbox<M> {
 /// Receiving side, owned by the session that writes to the peer.
 #[derive(Debug)]
 pub struct OutboxReader<M> {
-    queue: mpsc::UnboundedReceiver<Outgoing<M>>,
+    queue: mpsc::UnboundedReceiver<Queued<M>>,
     queued: Arc<AtomicUsize>,
+    /// A checkpoint that was come to.
+    barrier: Option<Barrier>,
 }
 
 /// Messages to a worker.
@@ -65,6 +102,7 @@ pub fn outbox<M>() -> (Outbox<M>, OutboxReader<M>) {
         OutboxReader {
             queue: receiver,
             queued,
+            barrier: None,
         },
     )
 }
@@ -83,7 +121,23 @@ impl<M> Outbox<M> {
 
     /// Asks the session to write what is queued and to end.
     pub fn close(&self) {
-        let _ = self.queue.send(Outgoing::Close);
+        let _ = self.queue.send(Queued::Item(Outgoing::Close));
+    }
+
+    /// Marks the place behind what is queued now. Nothing further is written while it is held.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        let (reached, is_reached) = oneshot::channel();
+        let (open, is_open) = oneshot::channel();
+        let barrier = Barrier {
+            reached,
+            open: is_open,
+        };
+        let _ = self.queue.send(Queued::Checkpoint(barrier));
+        Checkpoint {
+            reached: is_reached,
+            _open: open,
+        }
     }
 
     /// Messages that wait to be written.
@@ -99,34 +153,103 @@ impl<M> Outbox<M> {
     fn push(&self, count: usize, item: Outgoing<M>) {
         let queued = self.queued.fetch_add(count, Ordering::Relaxed);
         if queued > MAX_QUEUED_MESSAGES {
-            let _ = self.queue.send(Outgoing::Close);
+            let _ = self.queue.send(Queued::Item(Outgoing::Close));
             return;
         }
-        let _ = self.queue.send(item);
+        let _ = self.queue.send(Queued::Item(item));
     }
 }
 
 impl<M> OutboxReader<M> {
     /// The next item; waits for it. Nothing when every sender is gone.
+    ///
+    /// To ask for it says that all earlier ones were written.
     pub async fn next(&mut self) -> Option<Outgoing<M>> {
-        let item = self.queue.recv().await?;
-        self.taken(&item);
-        Some(item)
+        loop {
+            if let Some(Barrier { reached, open }) = self.barrier.take() {
+                drop(reached);
+                // Nothing is ever sent: its holder lets go of it.
+                let _ = open.await;
+            }
+            match self.queue.recv().await? {
+                Queued::Item(item) => return Some(self.taken(item)),
+                Queued::Checkpoint(barrier) => self.barrier = Some(barrier),
+            }
+        }
     }
 
-    /// The next item if one is there.
+    /// The next item if one is there that belongs into the same write.
     pub fn try_next(&mut self) -> Option<Outgoing<M>> {
-        let item = self.queue.try_recv().ok()?;
-        self.taken(&item);
-        Some(item)
+        if self.barrier.is_some() {
+            return None;
+        }
+        match self.queue.try_recv().ok()? {
+            Queued::Item(item) => Some(self.taken(item)),
+            Queued::Checkpoint(barrier) => {
+                self.barrier = Some(barrier);
+                None
+            }
+        }
     }
 
-    fn taken(&self, item: &Outgoing<M>) {
-        let count = match item {
+    fn taken(&self, item: Outgoing<M>) -> Outgoing<M> {
+        let count = match &item {
             Outgoing::Core(messages) => messages.len(),
             Outgoing::Message(_) => 1,
             Outgoing::Close => 0,
         };
         self.queued.fetch_sub(count, Ordering::Relaxed);
+        item
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(item: Option<Outgoing<ClientMsg>>) -> Option<String> {
+        match item {
+            Some(Outgoing::Message(value)) => Some(value.as_str()?.to_owned()),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_checkpoint_waits_for_it() {
+        let (sender, mut reader) = outbox::<ClientMsg>();
+        sender.send_message("before".into());
+        let checkpoint = sender.checkpoint();
+        sender.send_message("after".into());
+        assert_eq!(op(reader.next().await).as_deref(), Some("before"));
+        assert!(reader.try_next().is_none(), "not in the same write");
+        let reading = tokio::spawn(async move { op(reader.next().await) });
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished());
+        drop(checkpoint);
+        assert_eq!(reading.await.unwrap().as_deref(), Some("after"));
+        assert_eq!(sender.queued(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_reached_when_what_came_before_was_written() {
+        let (sender, mut reader) = outbox::<ClientMsg>();
+        sender.send_message("before".into());
+        let waiting = tokio::spawn(sender.checkpoint().reached());
+        assert_eq!(op(reader.next().await).as_deref(), Some("before"));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "read, not yet written");
+        let reading = tokio::spawn(async move { op(reader.next().await) });
+        waiting.await.unwrap();
+        sender.send_message("after".into());
+        assert_eq!(reading.await.unwrap().as_deref(), Some("after"));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_session_that_ended() {
+        let (sender, reader) = outbox::<ClientMsg>();
+        let checkpoint = sender.checkpoint();
+        drop(reader);
+        checkpoint.reached().await;
+        sender.checkpoint().reached().await;
     }
 }

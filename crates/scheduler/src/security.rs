@@ -86,14 +86,11 @@ fn version(config: &Config, key: &'static str) -> Result<Option<TlsVersion>, Sec
     if matches!(config.get(key), None | Some(ConfigValue::None)) {
         return Ok(None);
     }
-    match config.f64(key) {
-        Some(1.2) => Ok(Some(TlsVersion::V1_2)),
-        Some(1.3) => Ok(Some(TlsVersion::V1_3)),
-        _ => Err(SecurityError::Version {
-            key,
-            origin: config.origin(key).to_string(),
-        }),
-    }
+    let version = config.f64(key).and_then(TlsVersion::from_number);
+    version.map(Some).ok_or_else(|| SecurityError::Version {
+        key,
+        origin: config.origin(key).to_string(),
+    })
 }
 
 /// Where the items of a TLS configuration are in the configuration.

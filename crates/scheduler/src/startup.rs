@@ -25,6 +25,7 @@ use crate::handlers::task_stream::TaskStream;
 use crate::http::{self, HttpListener};
 use crate::logging::{self, LogOptions};
 use crate::nannies::NannyTable;
+use crate::obituaries::Obituaries;
 use crate::observers::{Observed, ObserverReceiver};
 use crate::peers::PeerPool;
 use crate::plugins::PluginStore;
@@ -249,6 +250,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         workers,
         clients: ClientTable::default(),
         nannies: NannyTable::default(),
+        obituaries: Obituaries::default(),
         rpc,
         python,
         extensions: extensions.all,

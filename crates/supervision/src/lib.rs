@@ -4,6 +4,7 @@
 //! Both ends are always of the same build, so there are no versions.
 
 pub mod channel;
+pub mod ledger;
 mod plan;
 
 pub use plan::{Name, PLAN_VARIABLE, Plan};
@@ -38,6 +39,11 @@ pub enum FromWorker {
     Directory {
         /// Path.
         path: String,
+    },
+    /// Where it writes what it runs ([`ledger`]).
+    Ledger {
+        /// Its descriptor of it.
+        descriptor: i32,
     },
     /// It is registered and works.
     Started {

@@ -19,6 +19,8 @@ use crate::value::Value;
 /// Most steps that putting lifted objects back may take; a hostile message could otherwise make
 /// the search in its maps quadratic.
 const MAX_STEPS: usize = 1 << 26;
+/// Most bytes of a payload that decompression makes on the way to an old peer. New peers compress nothing for us.
+const MAX_PLAIN: usize = 1 << 30;
 
 /// Turns the frames of an old message into a message. `limit` bounds what decompression makes.
 pub(crate) fn decode(frames: Vec<Bytes>, limit: usize) -> Result<Message, DecodeError> {
@@ -234,10 +236,10 @@ pub(crate) fn encode(message: &Message) -> Result<Vec<Bytes>, DecodeError> {
     let mut paths = Vec::new();
     let mut frames = Vec::new();
     for (path, payload) in lifted {
-        let payload = payload.to_serialized()?;
-        heads.push((Value::Array(path.clone()), to_head(&payload)?));
+        let (head, pieces) = to_head(&payload.to_serialized()?)?;
+        heads.push((Value::Array(path.clone()), head));
         paths.push(Value::Array(path));
-        frames.extend_from_slice(payload.frames());
+        frames.extend(pieces);
     }
     let header = Value::map([
         ("headers", Value::Map(heads)),
@@ -280,10 +282,11 @@ fn lift(value: &mut Value, path: &mut Vec<Value>, out: &mut Vec<(Vec<Value>, Arc
     }
 }
 
-/// The old head of a payload.
-fn to_head(payload: &Payload) -> Result<Value, DecodeError> {
+/// The old head of a payload, and its frames: plain, since lengths are those of plain bytes, and without any that its
+/// header has no use for, which nobody reads.
+fn to_head(payload: &Payload) -> Result<(Value, Vec<Bytes>), DecodeError> {
     let mut head = payload.header()?;
-    let frames = payload.frames();
+    let mut frames = payload.decompressed(&head, &mut { MAX_PLAIN })?;
     let counts: Vec<usize> = match head.get("split-num-sub-frames").and_then(Value::as_seq) {
         Some(counts) => {
             let count = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
@@ -297,7 +300,7 @@ fn to_head(payload: &Payload) -> Result<Value, DecodeError> {
         }
         None => vec![1; frames.len()],
     };
-    let mut rest = frames;
+    let mut rest = frames.as_slice();
     let mut lengths = Vec::new();
     for count in counts {
         let (pieces, after) = rest.split_at_checked(count).ok_or(DecodeError::Frames(
@@ -306,6 +309,8 @@ fn to_head(payload: &Payload) -> Result<Value, DecodeError> {
         lengths.push(pieces.iter().map(Bytes::len).sum::<usize>());
         rest = after;
     }
+    let unused = rest.len();
+    frames.truncate(frames.len() - unused);
     for name in [NUM_SUB_FRAMES, "split-num-sub-frames", "split-offsets"] {
         head.remove(name);
     }
@@ -319,12 +324,10 @@ fn to_head(payload: &Payload) -> Result<Value, DecodeError> {
     writeable.resize(lengths.len(), Value::Bool(false));
     head.insert("writeable", Value::Array(writeable));
     head.insert("lengths", Value::array(lengths));
-    if head.get("compression").is_none() {
-        head.insert(
-            "compression",
-            Value::array(frames.iter().map(|_| Value::Nil)),
-        );
-    }
+    head.insert(
+        "compression",
+        Value::array(frames.iter().map(|_| Value::Nil)),
+    );
     head.insert("count", frames.len());
-    Ok(head)
+    Ok((head, frames))
 }

@@ -17,6 +17,7 @@ pub mod handshake;
 mod legacy;
 pub mod message;
 pub mod msgpack;
+pub mod obituary;
 pub mod payload;
 pub mod pickle;
 pub mod release;

@@ -174,7 +174,12 @@ impl Payload {
         Ok(logical)
     }
 
-    fn decompressed(&self, header: &Value, budget: &mut usize) -> Result<Vec<Bytes>, DecodeError> {
+    /// Frames as they travel, but plain.
+    pub(crate) fn decompressed(
+        &self,
+        header: &Value,
+        budget: &mut usize,
+    ) -> Result<Vec<Bytes>, DecodeError> {
         let names = header
             .get("compression")
             .and_then(Value::as_seq)

@@ -237,6 +237,7 @@ pub struct Exception {
     name: &'static str,
     args: Vec<Object>,
     message: String,
+    cause: Option<String>,
 }
 
 macro_rules! text_exceptions {
@@ -245,7 +246,7 @@ macro_rules! text_exceptions {
             $(#[$doc])*
             pub fn $function(message: impl Into<String>) -> Self {
                 let message = message.into();
-                Self { module: $module, name: $name, args: vec![message.as_str().into()], message }
+                Self { module: $module, name: $name, args: vec![message.as_str().into()], message, cause: None }
             }
         )+}
     };
@@ -344,6 +345,7 @@ impl Exception {
             name: "KeyError",
             args: vec![key.into()],
             message: key.repr(),
+            cause: None,
         }
     }
 
@@ -369,6 +371,7 @@ impl Exception {
             name: "KilledWorker",
             args,
             message,
+            cause: None,
         }
     }
 
@@ -405,6 +408,7 @@ impl Exception {
             name: "NoValidWorkerError",
             args,
             message,
+            cause: None,
         }
     }
 
@@ -424,12 +428,35 @@ impl Exception {
             name: "NoWorkerError",
             args,
             message,
+            cause: None,
+        }
+    }
+
+    /// The same with a `__cause__`, a `RuntimeError` of this text, which Python prints above it.
+    #[must_use]
+    pub fn caused_by(self, cause: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..self
         }
     }
 
     /// The pickle, for `exception` fields.
     pub fn pickle(&self) -> Bytes {
-        Object::call(Object::global(self.module, self.name), self.args.clone()).pickle()
+        let plain = Object::call(Object::global(self.module, self.name), self.args.clone());
+        let Some(cause) = &self.cause else {
+            return plain.pickle();
+        };
+        let error = Object::global("builtins", "RuntimeError");
+        let error = Object::call(error, vec![cause.as_str().into()]);
+        // `BaseException.__setstate__` sets attributes, also this one.
+        let state = Object::Dict(vec![("__cause__".into(), error)]);
+        Object::Build(Box::new(plain), Box::new(state)).pickle()
+    }
+
+    /// Text of the `__cause__`.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
     }
 
     /// Much as Python's `str()`.

@@ -357,6 +357,10 @@ fn stock_clients_accept_every_operation_and_raise_our_exceptions() {
                 "KilledWorker: ",
             ),
             (
+                Exception::killed_worker(&release, &key, &last_worker, 3).caused_by("SIGKILL"),
+                "KilledWorker: ",
+            ),
+            (
                 Exception::no_valid_worker(&release, &key, (&["h"], &[], &[("GPU", 1.0)]), 2.0),
                 if release == Release::NEWEST {
                     "NoValidWorkerError: "

@@ -11,6 +11,7 @@ use oxidask_worker_core::effect::{Effect, SchedulerMsg};
 use oxidask_worker_core::event::{ComputeTask, Event, GatherOutcome, Outcome};
 use oxidask_worker_core::ids::{AttemptId, RequestId, Timestamp, TransferId};
 use oxidask_worker_core::opaque::Opaque;
+use oxidask_worker_core::story::Transition;
 use oxidask_worker_core::{Effects, Worker};
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -18,13 +19,14 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{now, stimulus};
 use crate::host::Handle;
-use crate::interpreter::{Execution, Failure, Interpreter, Object};
+use crate::interpreter::{Change, Execution, Failure, Interpreter, Object};
+use crate::introspection;
 use crate::memory::LoadError;
 use crate::outlet::Outlet;
 use crate::peers::Peers;
 use crate::store::{Held, Kind, Store};
 use crate::transfers::Moved;
-use crate::translate::report;
+use crate::translate::{report, run_of};
 
 /// So many tasks may have metadata before those are looked for that are gone.
 const MAX_NOTES: usize = 1000;
@@ -90,6 +92,10 @@ pub(crate) struct Books {
     moves: HashMap<Key, Vec<Moved>>,
     next_request: u64,
     released: Vec<Object>,
+    /// The interpreter is told of changes of states.
+    observed: bool,
+    /// What begins when the interpreter was told of them.
+    beginning: Vec<Execution>,
     effects: Effects,
     /// Where transfers run, whichever thread begins them.
     runtime: runtime::Handle,
@@ -120,6 +126,8 @@ impl Books {
             moves: HashMap::new(),
             next_request: 0,
             released: Vec::new(),
+            observed: false,
+            beginning: Vec::new(),
             effects: Effects::new(),
             runtime: runtime::Handle::current(),
         }
@@ -171,7 +179,10 @@ impl Books {
         match input {
             Input::Ask(question) => question(&self.core),
             Input::Moved(moved) => self.moved(moved),
-            Input::Observe(wanted) => self.core.observe_transitions(wanted),
+            Input::Observe(wanted) => {
+                self.observed = wanted;
+                self.core.observe_transitions(wanted);
+            }
             Input::Metadata(key, metadata) => self.note(key, metadata),
             Input::Connected { outlet, again } => {
                 if again {
@@ -246,14 +257,30 @@ impl Books {
                 Effect::Abandon { .. } => {}
             }
         }
-        let transitions = self.core.take_transitions();
-        if !transitions.is_empty() {
-            self.interpreter.transitions(transitions);
+        if self.observed {
+            self.tell_changes();
         }
         for violation in self.core.take_violations() {
             tracing::error!("broken invariant of the worker's state: {violation}");
         }
         self.effects = effects;
+    }
+
+    /// After the data was stored, and before tasks begin: as plugins are told in stock.
+    fn tell_changes(&mut self) {
+        let transitions = self.core.take_transitions();
+        let core = &self.core;
+        let change = |transition: Transition| Change {
+            task: introspection::task(core, &transition.key),
+            transition,
+        };
+        let changes: Vec<Change> = transitions.into_iter().map(change).collect();
+        if !changes.is_empty() {
+            self.interpreter.transitions(changes);
+        }
+        for execution in self.beginning.drain(..) {
+            self.interpreter.execute(execution);
+        }
     }
 
     fn store(&mut self, key: Key, value: &Opaque, nbytes: u64, actor: bool) {
@@ -276,6 +303,11 @@ impl Books {
             return;
         }
         let stored: Vec<Option<Kind>> = self.said.iter().map(|(msg, _)| self.held(msg)).collect();
+        for (msg, _) in &self.said {
+            if let SchedulerMsg::TaskErred { key, report, .. } = msg {
+                self.handle.note_failure(key, report);
+            }
+        }
         let metadata = &mut self.metadata;
         let noted = self.said.iter().map(|(msg, _)| match msg {
             SchedulerMsg::TaskFinished { key, .. } | SchedulerMsg::TaskErred { key, .. } => {
@@ -297,12 +329,13 @@ impl Books {
         let message = self.dialect.encode_scheduler_batch(&batch);
         drop(batch);
         scheduler.send(&message);
-        if !self.moves.is_empty() {
-            for (msg, _) in &self.said {
-                if let Some(key) = ended(msg) {
-                    self.moves.remove(key);
-                }
+        for (msg, _) in &self.said {
+            if let Some(key) = ended(msg) {
+                let moves = self.moves.remove(key).unwrap_or_default();
+                self.handle.times().note(key, run_of(msg), moves);
             }
+        }
+        if !self.moves.is_empty() {
             // Some are of tasks that were given up.
             let core = &self.core;
             if self.moves.len() > core.tasks_len() {
@@ -365,6 +398,10 @@ impl Books {
                 Held::Spilled(_) => None,
             });
             execution.inputs.extend(here);
+            if self.observed {
+                self.beginning.push(execution);
+                return;
+            }
             return self.interpreter.execute(execution);
         }
         let (handle, interpreter) = (self.handle.clone(), Arc::clone(&self.interpreter));

@@ -8,9 +8,18 @@ use oxidask_key::Key;
 use oxidask_wire::Value;
 use parking_lot::Mutex;
 
+use crate::recent::Recent;
+
 /// Sums that are taken away with each heartbeat.
 #[derive(Debug, Default)]
-pub struct Digests(Mutex<Taken>);
+pub struct Digests(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    sums: Taken,
+    /// Seconds of the last executions, which no heartbeat takes away.
+    durations: Recent,
+}
 
 /// Sums since the last time.
 #[derive(Debug, Default)]
@@ -33,7 +42,8 @@ impl Digests {
     pub fn executed(&self, span: Option<&Arc<str>>, key: &Key, wall: f64, cpu: f64, failed: bool) {
         let name = (span.cloned(), key.prefix());
         let mut inner = self.0.lock();
-        let spent = inner.executed.entry(name).or_default();
+        inner.durations.push(wall);
+        let spent = inner.sums.executed.entry(name).or_default();
         if failed {
             spent.failed += wall;
         } else {
@@ -45,18 +55,23 @@ impl Digests {
 
     /// One of the sums that have a name only, as `latency`.
     pub(crate) fn add(&self, name: &'static str, value: f64) {
-        *self.0.lock().plain.entry(name).or_default() += value;
+        *self.0.lock().sums.plain.entry(name).or_default() += value;
     }
 
     /// Something that is no task: `("get-data", "network", "seconds")`.
     pub(crate) fn activity(&self, label: [&'static str; 3], value: f64) {
         if value > 0.0 {
-            *self.0.lock().activities.entry(label).or_default() += value;
+            *self.0.lock().sums.activities.entry(label).or_default() += value;
         }
     }
 
+    /// Median of the seconds of the last executions; NaN when there were none.
+    pub(crate) fn median_duration(&self) -> f64 {
+        self.0.lock().durations.median()
+    }
+
     pub(crate) fn take(&self) -> Taken {
-        std::mem::take(&mut *self.0.lock())
+        std::mem::take(&mut self.0.lock().sums)
     }
 }
 

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use oxidask_wire::rpc::Request;
 use oxidask_wire::{Connection, Release, Value};
+use oxidask_worker_core::Worker;
+use oxidask_worker_core::ids::Timestamp;
 
 use crate::clock::now;
 use crate::error::SchedulerError;
 use crate::host::Handle;
+use crate::loading::Loading;
 use crate::metrics::{Figures, Meter, Surroundings};
 use crate::peers::connect_options;
 use crate::settings::Settings;
@@ -62,15 +65,9 @@ async fn once(
     spilled: &mut HashMap<(&'static str, &'static str), f64>,
 ) -> Result<Option<f64>, SchedulerError> {
     let at = now();
+    let shared = handle.clone();
     let Some((figures, executing)) = handle
-        .ask(move |core| {
-            let executing: Value = core
-                .attempts()
-                .filter(|attempt| attempt.wanted)
-                .map(|attempt| (attempt.key, at.since(attempt.started)))
-                .collect();
-            (Figures::of(core), executing)
-        })
+        .ask(move |core| (Figures::of(core), executing(core, shared.loading(), at)))
         .await
     else {
         // The worker is ending.
@@ -122,6 +119,18 @@ async fn once(
         status => tracing::warn!("the scheduler answers a heartbeat with {status:?}"),
     }
     Ok(Some(interval_in(&reply)))
+}
+
+/// Seconds that tasks have run, those not that are being unpickled.
+fn executing(core: &Worker, loading: &Loading, at: Timestamp) -> Value {
+    loading.retain(|attempt| core.attempts().any(|a| a.attempt == attempt));
+    let wanted = core.attempts().filter(|attempt| attempt.wanted);
+    wanted
+        .filter_map(|attempt| {
+            let since = loading.runs_since(attempt.attempt, attempt.started)?;
+            Some((attempt.key, at.since(since)))
+        })
+        .collect()
 }
 
 /// What a reply of the scheduler says about the interval, in seconds.

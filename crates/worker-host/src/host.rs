@@ -1,5 +1,6 @@
 //! Starting the worker, and the handle through which everything else reaches it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,15 +25,20 @@ use crate::error::StartError;
 use crate::http;
 use crate::interpreter::{Failure, Interpreter, Object, Success};
 use crate::listener::listen;
+use crate::loading::Loading;
 use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::retiring::retire;
 use crate::scheduler;
 use crate::settings::Settings;
 use crate::store::Store;
-use crate::ticks::Ticks;
+use crate::ticks::{Garbage, Ticks};
+use crate::times::{Span, Times};
 use crate::transfers::Transfers;
 use crate::translate::Finished;
+
+/// Failed tasks whose exceptions are kept.
+const MAX_FAILURES: usize = 100;
 
 /// The way to a running worker, for threads and tasks. Cheap to clone; never blocks.
 #[derive(Clone)]
@@ -58,6 +64,11 @@ struct Identity {
     memory: Arc<Memory>,
     digests: Digests,
     additions: Mutex<Additions>,
+    startup_information: Mutex<Vec<(Value, Value)>>,
+    /// The latest, to be looked at.
+    failures: Mutex<VecDeque<(Key, Opaque)>>,
+    times: Times,
+    loading: Loading,
     transfers: Transfers,
     ticks: Ticks,
     /// Seconds of the last heartbeat, as bits.
@@ -66,6 +77,8 @@ struct Identity {
     settings: Arc<Settings>,
     /// It hands over its data before it leaves: the stream may end any moment.
     retiring: AtomicBool,
+    /// The scheduler's stream is open.
+    connected: AtomicBool,
     runtime: runtime::Handle,
 }
 
@@ -100,9 +113,10 @@ impl Handle {
         &self.identity.transfers
     }
 
-    /// Python collected garbage for so many seconds.
-    pub fn collected_garbage(&self, seconds: f64) {
-        self.identity.ticks.collected_garbage(seconds);
+    /// Python collected garbage of a generation for so many seconds.
+    pub fn collected_garbage(&self, seconds: f64, generation: usize, garbage: Garbage) {
+        let ticks = &self.identity.ticks;
+        ticks.collected_garbage(seconds, generation, garbage);
     }
 
     pub(crate) fn ticks(&self) -> &Ticks {
@@ -232,6 +246,52 @@ impl Handle {
         *self.identity.additions.lock() = additions;
     }
 
+    /// Lets go of data, unless tasks here need it; the scheduler is told that this copy is gone.
+    pub fn remove_data(&self, key: Key) {
+        self.event(Event::RemoveReplicas {
+            keys: vec![key],
+            stimulus_id: stimulus("worker-data-deleted"),
+        });
+    }
+
+    /// How a task failed, if that was lately.
+    pub fn failure(&self, key: &Key) -> Option<Failure> {
+        let failures = self.identity.failures.lock();
+        let (_, report) = failures.iter().rev().find(|(known, _)| known == key)?;
+        report.get::<Failure>().cloned()
+    }
+
+    pub(crate) fn note_failure(&self, key: &Key, report: &Opaque) {
+        let mut failures = self.identity.failures.lock();
+        if failures.len() >= MAX_FAILURES {
+            failures.pop_front();
+        }
+        failures.push_back((key.clone(), report.clone()));
+    }
+
+    /// What a task spent time on, if it was done lately.
+    pub fn spans(&self, key: &Key) -> Vec<Span> {
+        self.identity.times.of(key)
+    }
+
+    /// Tasks that are being unpickled.
+    pub fn loading(&self) -> &Loading {
+        &self.identity.loading
+    }
+
+    pub(crate) fn times(&self) -> &Times {
+        &self.identity.times
+    }
+
+    /// What registrations say besides (`extra`), from now on.
+    pub fn add_to_registrations(&self, information: Vec<(Value, Value)>) {
+        *self.identity.startup_information.lock() = information;
+    }
+
+    pub(crate) fn startup_information(&self) -> Vec<(Value, Value)> {
+        self.identity.startup_information.lock().clone()
+    }
+
     pub(crate) fn additions(&self) -> Additions {
         self.identity.additions.lock().clone()
     }
@@ -271,6 +331,15 @@ impl Handle {
         self.identity.retiring.load(Ordering::Acquire)
     }
 
+    /// Whether the scheduler's stream is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.identity.connected.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.identity.connected.store(connected, Ordering::Release);
+    }
+
     /// Settings in force.
     pub(crate) fn settings(&self) -> &Arc<Settings> {
         &self.identity.settings
@@ -306,7 +375,7 @@ impl Host {
         settings: Settings,
         interpreter: Arc<dyn Interpreter>,
     ) -> Result<Self, StartError> {
-        match (settings.encrypted, &settings.security) {
+        match (settings.scheme.is_encrypted(), &settings.security) {
             (true, security) if security.server().is_none() => {
                 return Err(StartError::NoCertificate);
             }
@@ -318,7 +387,7 @@ impl Host {
         let (listener, port) = bind(&settings).await?;
         let host = settings.contact_host.as_ref();
         let host = bracketed(host.unwrap_or(&settings.listen_host));
-        let scheme = if settings.encrypted { "tls" } else { "tcp" };
+        let scheme = settings.scheme;
         let address: Arc<str> = match &settings.contact_address {
             Some(address) => address.as_str().into(),
             None => format!("{scheme}://{host}:{port}").into(),
@@ -341,12 +410,17 @@ impl Host {
                 memory: Arc::clone(&memory),
                 digests: Digests::default(),
                 additions: Mutex::default(),
+                startup_information: Mutex::default(),
+                failures: Mutex::default(),
+                times: Times::default(),
+                loading: Loading::default(),
                 transfers: Transfers::default(),
                 ticks: Ticks::default(),
                 latency: AtomicU64::new(0),
                 http_port: server.as_ref().map(|server| server.port),
                 settings: Arc::clone(&settings),
                 retiring: AtomicBool::new(false),
+                connected: AtomicBool::new(false),
                 runtime: runtime::Handle::current(),
             }),
             closing: watch::Sender::new(None),

@@ -64,6 +64,15 @@ pub struct Run {
     pub thread: Option<u64>,
 }
 
+/// A change of a task's state.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What.
+    pub transition: Transition,
+    /// The task after it, as [`crate::introspection::task`] shows it; none if it is gone.
+    pub task: Option<Value>,
+}
+
 /// An exception, as the environment's `error_message` describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
@@ -112,8 +121,10 @@ pub trait Interpreter: Send + Sync + 'static {
     /// are set up.
     fn registered(&self, frames: Vec<Bytes>) -> Answer<Reply>;
 
-    /// Tasks changed their states; only after [`crate::Handle::observe`].
-    fn transitions(&self, transitions: Vec<Transition>);
+    /// Tasks changed their states; only after [`crate::Handle::observe`]. From then on what is executed
+    /// begins when the changes before it were told.
+    fn transitions(&self, changes: Vec<Change>);
+
     /// Pickles an object for the disk (frames, of which Python may share the memory); an error is the
     /// printed traceback.
     fn pack(&self, object: Object) -> Answer<Result<Vec<Bytes>, String>>;

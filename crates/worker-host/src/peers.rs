@@ -133,6 +133,7 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         timeout: settings.connect_timeout,
         pickle_protocol: 5,
         security: settings.security.clone(),
+        server_name: settings.server_name.clone(),
         ..ConnectOptions::default()
     }
 }

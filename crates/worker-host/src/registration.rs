@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oxidask_key::Key;
-use oxidask_wire::{Connection, Message, Release, Value};
+use oxidask_wire::{Connection, Message, Release, Value, obituary};
 use oxidask_worker_core::status::WorkerStatus;
 
 use crate::clock::{now, stimulus};
@@ -114,7 +114,6 @@ async fn tell_data(request: &mut Value, handle: &Handle) {
 }
 
 fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
-    let empty = || Value::Map(Vec::new());
     let resources = settings.resources.iter();
     let services = handle.http_port().map(|port| ("dashboard", port));
     let services: Value = services.into_iter().collect();
@@ -136,7 +135,7 @@ fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
         ("pid", std::process::id().into()),
         ("versions", settings.versions.clone()),
         ("metrics", metrics),
-        ("extra", empty()),
+        ("extra", extra(settings, handle)),
     ]);
     if settings.release >= STATUS {
         // It becomes `running` when the plugins are set up.
@@ -149,6 +148,19 @@ fn registration(settings: &Settings, handle: &Handle, metrics: Value) -> Value {
         fields.insert("server_id", handle.id());
     }
     fields
+}
+
+/// What users' code tells of the worker, and what makes us different from stock's. Schedulers show it among
+/// the facts of a worker.
+fn extra(settings: &Settings, handle: &Handle) -> Value {
+    let mut extra = Value::Map(handle.startup_information());
+    // Its nanny is ours, too, if it has one.
+    let will_be_told = settings.nanny.is_some();
+    extra.insert(
+        obituary::EXTRA,
+        obituary::extra(env!("CARGO_PKG_VERSION"), will_be_told),
+    );
+    extra
 }
 
 fn name(settings: &Settings, handle: &Handle) -> Value {

@@ -1,13 +1,11 @@
 //! Answering requests. What concerns only state and data is answered here; everything else is an
 //! operation that runs user code or needs Python's objects, and goes to the interpreter.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use oxidask_key::Key;
-use oxidask_wire::error::AcceptError;
 use oxidask_wire::pickle::Exception;
 use oxidask_wire::rpc::{ErrorStatus, Request, error_reply};
 use oxidask_wire::{Connection, Message, Value};
@@ -49,18 +47,6 @@ impl Server {
             settings,
             handle,
             interpreter,
-        }
-    }
-
-    /// Serves a caller that was let in.
-    pub(crate) async fn serve_accepted(
-        &self,
-        accepted: Result<Connection, AcceptError>,
-        peer: SocketAddr,
-    ) {
-        match accepted {
-            Ok(connection) => self.serve(connection).await,
-            Err(error) => tracing::debug!("{peer} was not let in: {error}"),
         }
     }
 

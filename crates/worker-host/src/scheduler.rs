@@ -110,6 +110,7 @@ async fn session(
         outlet: connected,
         again,
     });
+    handle.set_connected(true);
     handle.event(Event::SetStatus {
         status,
         stimulus_id: stimulus("worker-status-change"),
@@ -128,6 +129,7 @@ async fn session(
             Err(_) => Ok(End::Lost("the scheduler does not know this worker".into())),
         },
     };
+    handle.set_connected(false);
     beating.abort();
     telling.abort();
     if matches!(end, Ok(End::Lost(_))) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oxidask_http::listen::HostAndPort;
-use oxidask_wire::connection::{Security, TlsServer};
+use oxidask_wire::connection::{Scheme, Security, TlsServer};
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 
@@ -37,10 +37,12 @@ pub struct Settings {
     pub memory_limit: Option<u64>,
     /// Folder for files of tasks.
     pub local_directory: String,
-    /// Listen with TLS.
-    pub encrypted: bool,
+    /// What is listened for.
+    pub scheme: Scheme,
     /// Our certificate, and whose we accept.
     pub security: Security,
+    /// The name that is asked for in TLS (`--scheduler-sni`); none: the host of the address.
+    pub server_name: Option<String>,
     /// Give up when there is no scheduler for so long.
     pub death_timeout: Option<f64>,
     /// Seconds for which a scheduler that went away is waited for, if there is no death timeout. 0: the
@@ -73,6 +75,8 @@ pub struct HttpSettings {
     pub tls: Option<TlsServer>,
     /// `distributed.dashboard.prometheus.namespace`.
     pub namespace: String,
+    /// Labels of `python_info`: `version`, `implementation`, `major`, …
+    pub python: Vec<(&'static str, String)>,
 }
 
 impl Default for HttpSettings {
@@ -83,6 +87,7 @@ impl Default for HttpSettings {
             pages: true,
             tls: None,
             namespace: "dask".into(),
+            python: Vec::new(),
         }
     }
 }
@@ -102,8 +107,9 @@ impl Default for Settings {
             resources: Vec::new(),
             memory_limit: None,
             local_directory: String::new(),
-            encrypted: false,
+            scheme: Scheme::Tcp,
             security: Security::default(),
+            server_name: None,
             death_timeout: None,
             reconnect_timeout: 300.0,
             retire_timeout: 20.0,

@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
+use crate::recent::Recent;
+
 /// What one tick is meant to last (`distributed.admin.tick.interval`).
 const TICK: Duration = Duration::from_millis(20);
 /// Between two ticks: an idle worker is to sleep.
@@ -15,6 +19,22 @@ pub(crate) struct Ticks {
     last: AtomicU64,
     longest: AtomicU64,
     collected: AtomicU64,
+    garbage: Mutex<[Garbage; GENERATIONS]>,
+    recent: Mutex<Recent>,
+}
+
+/// Generations of Python's garbage collector.
+pub(crate) const GENERATIONS: usize = 3;
+
+/// What the collector did with a generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Garbage {
+    /// Runs.
+    pub collections: u64,
+    /// Objects that went.
+    pub collected: u64,
+    /// Objects that could not.
+    pub uncollectable: u64,
 }
 
 impl Ticks {
@@ -28,6 +48,7 @@ impl Ticks {
             self.count.fetch_add(1, Ordering::Relaxed);
             self.last.store(took, Ordering::Relaxed);
             self.longest.fetch_max(took, Ordering::Relaxed);
+            self.recent.lock().push(seconds(took));
         }
     }
 
@@ -48,11 +69,26 @@ impl Ticks {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Python collected garbage for so many seconds.
-    pub(crate) fn collected_garbage(&self, time: f64) {
+    /// Seconds of the median of the last ticks; NaN when there are none.
+    pub(crate) fn median(&self) -> f64 {
+        self.recent.lock().median()
+    }
+
+    /// Python collected garbage of a generation for so many seconds.
+    pub(crate) fn collected_garbage(&self, time: f64, generation: usize, garbage: Garbage) {
+        if let Some(sum) = self.garbage.lock().get_mut(generation) {
+            sum.collections = sum.collections.saturating_add(garbage.collections);
+            sum.collected = sum.collected.saturating_add(garbage.collected);
+            sum.uncollectable = sum.uncollectable.saturating_add(garbage.uncollectable);
+        }
         let time = Duration::try_from_secs_f64(time).unwrap_or_default();
         self.collected
             .fetch_add(nanoseconds(time), Ordering::Relaxed);
+    }
+
+    /// What Python's collector did so far, by generation.
+    pub(crate) fn garbage(&self) -> [Garbage; GENERATIONS] {
+        *self.garbage.lock()
     }
 
     /// Seconds that Python collected garbage so far.

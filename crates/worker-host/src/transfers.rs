@@ -12,6 +12,7 @@ use crate::books::Input;
 use crate::clock::now;
 use crate::host::Handle;
 use crate::interpreter::Object;
+use crate::recent::median;
 
 /// Bytes per second until the first transfer has been measured (`distributed.scheduler.bandwidth`).
 const BANDWIDTH: f64 = 100e6;
@@ -84,6 +85,11 @@ impl Transfers {
             }
         }
         remember(&mut inner.incoming, moved);
+    }
+
+    /// Median of the bandwidths of what came lately, in bytes per second; NaN when nothing did.
+    pub(crate) fn median_bandwidth(&self) -> f64 {
+        median(self.0.lock().incoming.iter().map(Moved::bandwidth))
     }
 
     /// Data was sent.

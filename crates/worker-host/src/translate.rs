@@ -196,6 +196,15 @@ pub(crate) fn report<'a>(
     })
 }
 
+/// When the task of a report ran, if it is one.
+pub(crate) fn run_of(msg: &SchedulerMsg) -> Option<Run> {
+    match msg {
+        SchedulerMsg::TaskFinished { report, .. } => Some(report.as_ref()?.get::<Finished>()?.run),
+        SchedulerMsg::TaskErred { report, .. } => report.get::<Failure>()?.run,
+        _ => None,
+    }
+}
+
 /// The object itself is serialised up to 2021.07.2, its pickle as bytes since 2021.08.0.
 fn error_object(pickle: &bytes::Bytes, release: &Release) -> ErrorObject {
     let payload = if *release >= Release::new(2021, 8, 0) {

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_wire::error::DecodeError;
 use oxidask_wire::{Generation, Message, Release, Value};
 use oxidask_worker_core::opaque::Opaque;
-use oxidask_worker_core::story::Transition;
-use oxidask_worker_host::interpreter::{Answer, Reply};
+use oxidask_worker_host::interpreter::{Answer, Change, Reply};
 use oxidask_worker_host::{Execution, Failure, Interpreter, Loaded, Object};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -18,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::buffers::Lent;
 use crate::queue::Queue;
+use crate::watch::Watch;
 
 /// For the threads that run tasks.
 pub(crate) enum Work {
@@ -34,7 +34,9 @@ pub(crate) enum Job {
     Request(u64, Vec<Bytes>),
     Registered(u64, Vec<Bytes>),
     Stream(Vec<Bytes>),
-    Transitions(Vec<Transition>),
+    Transitions(Vec<Change>),
+    /// Begins when the event loop has told of the changes before it.
+    Begin(Box<Execution>),
     Pack(Object, oneshot::Sender<Result<Vec<Bytes>, String>>),
     Unpack(Vec<Bytes>, oneshot::Sender<Result<Opaque, Failure>>),
     /// With whether garbage is to be collected.
@@ -43,6 +45,8 @@ pub(crate) enum Job {
     /// Memory of an object that was sent.
     GiveBack(Lent),
     Closed(String),
+    /// At what the threads for tasks are doing.
+    Look,
 }
 
 /// Both queues, and the answers that Python owes.
@@ -51,10 +55,13 @@ pub(crate) struct Jobs {
     pub(crate) service: Queue<Job>,
     /// What has to be begun in the order in which it came: messages for handlers, transitions.
     pub(crate) ordered: Queue<Job>,
+    pub(crate) watch: Watch,
     /// How the environment puts messages together.
     generation: Generation,
     owed: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     next: AtomicU64,
+    /// Plugins have been told of changes of states.
+    observed: AtomicBool,
 }
 
 impl Jobs {
@@ -64,8 +71,10 @@ impl Jobs {
             work: Queue::new(),
             service: Queue::new(),
             ordered: Queue::new(),
+            watch: Watch::default(),
             owed: Mutex::default(),
             next: AtomicU64::new(0),
+            observed: AtomicBool::new(false),
         }
     }
 
@@ -121,7 +130,12 @@ pub(crate) struct Threads(pub(crate) Arc<Jobs>);
 
 impl Interpreter for Threads {
     fn execute(&self, execution: Execution) {
-        self.0.work.push(Work::Run(Box::new(execution)));
+        let execution = Box::new(execution);
+        if self.0.observed.load(Ordering::Relaxed) {
+            self.0.ordered.push(Job::Begin(execution));
+        } else {
+            self.0.work.push(Work::Run(execution));
+        }
     }
 
     fn load(&self, frames: Vec<Bytes>, keys: Vec<Key>) -> Answer<Loaded> {
@@ -155,8 +169,9 @@ impl Interpreter for Threads {
         answer
     }
 
-    fn transitions(&self, transitions: Vec<Transition>) {
-        self.0.ordered.push(Job::Transitions(transitions));
+    fn transitions(&self, changes: Vec<Change>) {
+        self.0.observed.store(true, Ordering::Relaxed);
+        self.0.ordered.push(Job::Transitions(changes));
     }
 
     fn pack(&self, object: Object) -> Answer<Result<Vec<Bytes>, String>> {

@@ -7,9 +7,11 @@
 //! The threads of tokio never hold the interpreter: what needs it goes through the queues of `jobs`.
 
 mod buffers;
+mod calls;
 mod convert;
 mod functions;
 mod jobs;
+mod ledger;
 mod logs;
 mod nanny;
 mod native;
@@ -18,6 +20,7 @@ mod queue;
 mod runner;
 mod settings;
 mod views;
+mod watch;
 
 use std::ffi::CString;
 
@@ -29,11 +32,16 @@ use pyo3::types::PyModule;
 /// The Python half: name, name of the file for tracebacks, source. In the order in which they can be
 /// imported. `tasks` has a file name that the environment's own rules for tracebacks and profiles take
 /// for stock's worker: they cut everything down to the user's code.
-const SOURCES: [(&str, &str, &str); 16] = [
+const SOURCES: &[(&str, &str, &str)] = &[
     (
         "oxidask_worker",
         "oxidask_worker/__init__.py",
         include_str!("../python/oxidask_worker/__init__.py"),
+    ),
+    (
+        "oxidask_worker.postponed",
+        "oxidask_worker/postponed.py",
+        include_str!("../python/oxidask_worker/postponed.py"),
     ),
     (
         "oxidask_worker.context",
@@ -91,6 +99,11 @@ const SOURCES: [(&str, &str, &str); 16] = [
         include_str!("../python/oxidask_worker/heartbeats.py"),
     ),
     (
+        "oxidask_worker.lines",
+        "oxidask_worker/lines.py",
+        include_str!("../python/oxidask_worker/lines.py"),
+    ),
+    (
         "oxidask_worker.introspection",
         "oxidask_worker/introspection.py",
         include_str!("../python/oxidask_worker/introspection.py"),
@@ -116,7 +129,6 @@ const SOURCES: [(&str, &str, &str); 16] = [
 /// Does not return.
 #[pyfunction]
 fn main(py: Python<'_>, words: Vec<String>, plan: &str) -> PyResult<()> {
-    logs::init();
     let plan: Plan =
         serde_json::from_str(plan).map_err(|error| PyValueError::new_err(error.to_string()))?;
     if plan.nanny.is_some() {
@@ -124,7 +136,7 @@ fn main(py: Python<'_>, words: Vec<String>, plan: &str) -> PyResult<()> {
     }
     let options = options::options(py, &words, &plan)?;
     let mut module = None;
-    for (name, file, source) in SOURCES {
+    for &(name, file, source) in SOURCES {
         let text = |text: &str| CString::new(text).map_err(PyErr::from);
         let source = edited(name, source);
         let loaded = PyModule::from_code(py, &text(&source)?, &text(file)?, &text(name)?)?;

@@ -12,6 +12,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, dup2_stdin};
 use oxidask_supervision::channel::{self, Receiver, Sender};
+use oxidask_supervision::ledger::Ledger;
 use oxidask_supervision::{FromWorker, ToWorker};
 use oxidask_worker_host::Handle;
 use parking_lot::Mutex;
@@ -60,6 +61,21 @@ impl Link {
             reports,
             quiet,
         }))
+    }
+
+    /// Something to write into what runs, for the nanny.
+    pub(crate) fn ledger(&self) -> Option<Arc<Ledger>> {
+        match Ledger::create() {
+            Ok(ledger) => {
+                let descriptor = ledger.descriptor();
+                self.report(FromWorker::Ledger { descriptor });
+                Some(Arc::new(ledger))
+            }
+            Err(error) => {
+                tracing::debug!("no memory to share with the nanny: {error}");
+                None
+            }
+        }
     }
 
     /// Tells the nanny something.

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use nix::time::ClockId;
 use oxidask_key::Key;
 use oxidask_supervision::FromWorker;
+use oxidask_supervision::ledger::Ledger;
 use oxidask_wire::message::order::OrderedSpec;
 use oxidask_wire::{Message, Value};
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::ids::AttemptId;
 use oxidask_worker_core::opaque::Opaque;
-use oxidask_worker_core::story::Transition;
-use oxidask_worker_host::interpreter::Run;
+use oxidask_worker_host::interpreter::{Change, Run};
 use oxidask_worker_host::memory::spilled::Spilled;
+use oxidask_worker_host::ticks::Garbage;
 use oxidask_worker_host::transfers::Moved;
 use oxidask_worker_host::{Execution, Failure, Handle, Held, Host, Loaded, Object, Success};
 use parking_lot::Mutex;
@@ -29,13 +30,17 @@ use crate::convert::{
     failure, frames_from_py, frames_to_py, held, key_from_py, key_to_py, object, value_to_py,
 };
 use crate::jobs::{Job, Jobs, Threads, Work};
+use crate::ledger;
 use crate::nanny::Link;
 use crate::runner::{Ended, Runner};
 use crate::settings::settings;
 use crate::views::Views;
+use crate::watch::watch;
 
 /// Threads of tokio; they never hold the interpreter.
 const RUNTIME_THREADS: usize = 2;
+/// Between two looks at what threads do.
+const SHORTEST_WATCH: Duration = Duration::from_millis(1);
 
 /// An object with its size and type, as Python describes it.
 type Described<'py> = (
@@ -54,6 +59,8 @@ pub(crate) struct Native {
     host: Mutex<Option<Host>>,
     runtime: Mutex<Option<Runtime>>,
     nanny: Mutex<Option<Link>>,
+    /// Where the nanny reads what ran when the process has died.
+    ledger: Option<Arc<Ledger>>,
     hooks: Py<PyAny>,
     runner: PyOnceLock<Runner>,
 }
@@ -68,7 +75,7 @@ impl Native {
         let settings = settings(&value).map_err(PyValueError::new_err)?;
         let jobs = Arc::new(Jobs::new(&settings.release));
         let interpreter = Arc::new(Threads(Arc::clone(&jobs)));
-        let (runtime, host, link) = py.detach(|| {
+        let (runtime, host, link, ledger) = py.detach(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(RUNTIME_THREADS)
                 .thread_stack_size(oxidask_wire::value::STACK_SIZE)
@@ -78,7 +85,8 @@ impl Native {
             let host = runtime.block_on(Host::start(settings, interpreter));
             let host = host.map_err(|error| PyOSError::new_err(error.to_string()))?;
             let link = Link::open(&runtime, host.handle())?;
-            Ok::<_, PyErr>((runtime, host, link))
+            let ledger = link.as_ref().and_then(Link::ledger);
+            Ok::<_, PyErr>((runtime, host, link, ledger))
         })?;
         Ok(Self {
             jobs,
@@ -86,6 +94,7 @@ impl Native {
             host: Mutex::new(Some(host)),
             runtime: Mutex::new(Some(runtime)),
             nanny: Mutex::new(link),
+            ledger,
             hooks,
             runner: PyOnceLock::new(),
         })
@@ -93,16 +102,27 @@ impl Native {
 
     /// What ordinary tasks need of the environment, before the first of them.
     fn prepare(&self, py: Python<'_>, parts: &Bound<'_, PyDict>) -> PyResult<()> {
-        self.runner.set(py, Runner::new(parts)?).ok();
+        self.runner
+            .set(py, Runner::new(parts, self.handle.clone())?)
+            .ok();
         Ok(())
     }
 
-    /// Registers with the scheduler and begins to work; the hook `closed` is called at the end.
-    fn register(&self) {
-        let host = self.host.lock().take();
-        if let (Some(host), Some(runtime)) = (host, self.runtime.lock().as_ref()) {
-            runtime.spawn(host.run());
-        }
+    /// Registers with the scheduler and begins to work; the hook `closed` is called at the end. The stream of
+    /// the scheduler has a thread of its own: with several, the one that finds a message would wake another
+    /// to look for the next one, for each task.
+    fn register(&self) -> PyResult<()> {
+        let Some(host) = self.host.lock().take() else {
+            return Ok(());
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("oxidask-stream".to_owned())
+            .stack_size(oxidask_wire::value::STACK_SIZE)
+            .spawn(move || runtime.block_on(host.run()))?;
+        Ok(())
     }
 
     /// The state machine, to be looked at.
@@ -120,13 +140,26 @@ impl Native {
 
     /// Waits for a task, runs it. False: there will be no more.
     fn run_one(&self, py: Python<'_>) -> PyResult<bool> {
-        match py.detach(|| self.jobs.work.pop()) {
-            None => Ok(false),
-            Some(Work::Run(execution)) => {
+        let work = &self.jobs.work;
+        let next = py.detach(|| {
+            work.try_pop().or_else(|| {
+                ledger::rests();
+                work.pop()
+            })
+        });
+        let Some(next) = next else {
+            return Ok(false);
+        };
+        let _working = self.jobs.watch.working();
+        match next {
+            Work::Run(execution) => {
+                if let Some(ledger) = &self.ledger {
+                    ledger::begins(ledger, &execution.key);
+                }
                 self.run(py, *execution);
                 Ok(true)
             }
-            Some(Work::Call(function)) => function.call0(py).map(|_| true),
+            Work::Call(function) => function.call0(py).map(|_| true),
         }
     }
 
@@ -157,6 +190,33 @@ impl Native {
     /// Runs a function on one of the threads for tasks.
     fn call(&self, function: Py<PyAny>) {
         self.jobs.work.push(Work::Call(function));
+    }
+
+    /// What an attempt is to run is about to be unpickled.
+    fn begin_loading(&self, attempt: u64) {
+        self.handle.loading().begin(AttemptId(attempt));
+    }
+
+    /// It has been, or could not be.
+    fn end_loading(&self, attempt: u64) {
+        self.handle.loading().end(AttemptId(attempt));
+    }
+
+    /// A thread that is none of those for tasks begins to work for a key.
+    fn begin_work(&self) {
+        self.jobs.watch.begin();
+    }
+
+    /// It has done so.
+    fn end_work(&self) {
+        self.jobs.watch.end();
+    }
+
+    /// From now on `Hooks.look` is called in this interval (seconds) while there is work.
+    fn watch_work(&self, interval: f64) -> PyResult<()> {
+        let interval = Duration::try_from_secs_f64(interval);
+        let interval = interval.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(watch(&self.jobs, interval.max(SHORTEST_WATCH))?)
     }
 
     /// The task of this thread leaves its slot.
@@ -242,9 +302,21 @@ impl Native {
         crate::logs::take()
     }
 
-    /// Garbage was collected for so many seconds.
-    fn collected_garbage(&self, seconds: f64) {
-        self.handle.collected_garbage(seconds);
+    /// Garbage of a generation was collected for so many seconds, so often, with so many objects.
+    fn collected_garbage(
+        &self,
+        seconds: f64,
+        generation: usize,
+        collections: u64,
+        collected: u64,
+        uncollectable: u64,
+    ) {
+        let garbage = Garbage {
+            collections,
+            collected,
+            uncollectable,
+        };
+        self.handle.collected_garbage(seconds, generation, garbage);
     }
 
     /// `(peer, start, stop, sizes by key)` of what came, and of what was sent.
@@ -505,6 +577,10 @@ impl Native {
                 answer.send(Some(frames)).ok();
             }
             Job::GiveBack(lent) => lent.give_back(py),
+            Job::Look => {
+                self.jobs.watch.looks();
+                hooks.call_method0("look")?;
+            }
             Job::Request(number, frames) => {
                 hooks.call_method1("request", (number, frames_to_py(py, &frames)?))?;
             }
@@ -514,13 +590,26 @@ impl Native {
             Job::Stream(frames) => {
                 hooks.call_method1("stream", (frames_to_py(py, &frames)?,))?;
             }
-            Job::Transitions(transitions) => {
-                let of = |t: &Transition| {
-                    let key = key_to_py(py, &t.key)?;
-                    Ok((key, t.start.as_str(), t.finish.as_str()))
+            Job::Transitions(changes) => {
+                let of = |change: &Change| {
+                    let Change { transition, task } = change;
+                    let key = key_to_py(py, &transition.key)?;
+                    let task = task
+                        .as_ref()
+                        .map(|task| value_to_py(py, task))
+                        .transpose()?;
+                    let (start, finish) = (transition.start.as_str(), transition.finish.as_str());
+                    Ok((key, start, finish, task))
                 };
-                let transitions: PyResult<Vec<_>> = transitions.iter().map(of).collect();
-                hooks.call_method1("transitions", (transitions?,))?;
+                let changes: PyResult<Vec<_>> = changes.iter().map(of).collect();
+                hooks.call_method1("transitions", (changes?,))?;
+            }
+            Job::Begin(execution) => {
+                let beginning = Beginning {
+                    jobs: Arc::clone(&self.jobs),
+                    execution: Mutex::new(Some(execution)),
+                };
+                hooks.call_method1("begin", (beginning,))?;
             }
             Job::Pack(object, answer) => {
                 let packed = hooks.call_method1("pack", (held(py, &object)?,))?;
@@ -557,6 +646,22 @@ impl Native {
             }
         }
         Ok(())
+    }
+}
+
+/// To be called when a task may begin.
+#[pyclass(frozen)]
+struct Beginning {
+    jobs: Arc<Jobs>,
+    execution: Mutex<Option<Box<Execution>>>,
+}
+
+#[pymethods]
+impl Beginning {
+    fn __call__(&self) {
+        if let Some(execution) = self.execution.lock().take() {
+            self.jobs.work.push(Work::Run(execution));
+        }
     }
 }
 

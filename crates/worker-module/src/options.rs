@@ -1,11 +1,18 @@
-//! The command line as Python gets it; what does nothing yet is warned of, what would do harm if it were
-//! ignored is refused.
+//! The command line as Python gets it; what would do harm if it were ignored is refused.
 
 use oxidask_cli::{Outcome, WorkerArgs, parse_worker};
 use oxidask_supervision::{Name, Plan};
+use oxidask_wire::connection::Scheme;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+
+/// Names of the class that is the worker anyway.
+const STOCK_CLASSES: [&str; 3] = [
+    "dask.distributed.Worker",
+    "distributed.Worker",
+    "distributed.worker.Worker",
+];
 
 /// Options as a dict. The launcher has read the same words before and has found no mistake; where its plan
 /// says something, that counts.
@@ -20,8 +27,9 @@ pub(crate) fn options<'py>(
         Err(error) => return Err(PyValueError::new_err(error.message)),
     };
     let args = parsed.args;
-    let mut warnings = parsed.warnings;
-    warnings.extend(without_effect(&args));
+    let executable: Option<String> = py.import("sys")?.getattr("executable")?.extract().ok();
+    let json = crate::logs::init(executable.as_deref(), args.log_format);
+    let warnings = parsed.warnings;
     let resources = PyDict::new(py);
     for (name, amount) in &args.resources {
         resources.set_item(name, amount)?;
@@ -36,6 +44,7 @@ pub(crate) fn options<'py>(
     dict.set_item("tls_worker_cert", &args.tls_cert)?;
     dict.set_item("tls_worker_key", &args.tls_key)?;
     dict.set_item("protocol", &args.protocol)?;
+    dict.set_item("scheduler_sni", &args.scheduler_sni)?;
     let addresses = args.dashboard_address.iter();
     let addresses: Vec<_> = addresses.map(|a| (a.host.clone(), a.port)).collect();
     dict.set_item("dashboard_address", addresses)?;
@@ -62,26 +71,17 @@ pub(crate) fn options<'py>(
     dict.set_item("preload_argv", &args.preload_argv)?;
     dict.set_item("warnings", warnings)?;
     dict.set_item("refused", refused(&args))?;
+    dict.set_item("json_logs", json)?;
     Ok(dict)
 }
 
-/// Options that can not be left aside in silence or with a warning.
-fn refused(args: &WorkerArgs) -> Option<&'static str> {
+/// What can not be left aside in silence or with a warning.
+fn refused(args: &WorkerArgs) -> Option<String> {
     let protocol = args.protocol.as_deref().unwrap_or("tcp");
-    let protocol = protocol.trim_end_matches("://");
-    let found = [(!matches!(protocol, "tcp" | "tls"), "--protocol")];
-    let found = found.into_iter().find(|(given, _)| *given);
-    found.map(|(_, name)| name)
-}
-
-/// One line for each option that is read and does nothing yet.
-fn without_effect(args: &WorkerArgs) -> Vec<String> {
-    let given = [
-        (args.worker_class.is_some(), "--worker-class"),
-        (args.scheduler_sni.is_some(), "--scheduler-sni"),
-    ];
-    let given = given.into_iter().filter(|(given, _)| *given);
-    given
-        .map(|(_, name)| format!("the native worker does nothing yet with {name}"))
-        .collect()
+    if Scheme::parse(protocol.trim_end_matches("://")).is_none() {
+        return Some(format!("--protocol {protocol}"));
+    }
+    let class = args.worker_class.as_deref()?;
+    let is_stock = STOCK_CLASSES.contains(&class);
+    (!is_stock).then(|| format!("--worker-class {class}"))
 }

@@ -51,6 +51,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// The next item, if there is one now.
+    pub(crate) fn try_pop(&self) -> Option<T> {
+        self.state.lock().items.pop_front()
+    }
+
     /// Lets go of everybody who waits, and of everything in it.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();

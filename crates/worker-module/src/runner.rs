@@ -10,20 +10,25 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use oxidask_wire::dialect::unguarded;
 use oxidask_wire::message::order::OrderedSpec;
 use oxidask_worker_core::opaque::Opaque;
 use oxidask_worker_host::interpreter::Run;
-use oxidask_worker_host::{Execution, Object, Success};
+use oxidask_worker_host::{Execution, Handle, Object, Success};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::type_object::PyTypeCheck;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 
+use crate::calls::arguments;
 use crate::convert::{held, key_to_py};
 use crate::functions::Functions;
 
 /// Most types whose descriptions are kept.
 const MAX_TYPES: usize = 1000;
+/// Most inputs that are looked through for each argument.
+const MAX_INPUTS: usize = 32;
 /// Flags of code that makes a coroutine (`CO_COROUTINE`, `CO_ITERABLE_COROUTINE`).
 const COROUTINE_FLAGS: u32 = 0x80 | 0x100;
 
@@ -32,6 +37,7 @@ pub(crate) struct Runner {
     /// `pickle.loads`
     loads: Py<PyAny>,
     functions: Functions,
+    handle: Handle,
     /// Held while user data is unpickled.
     acquire: Py<PyAny>,
     release: Py<PyAny>,
@@ -64,6 +70,18 @@ struct Described {
     plain_size: bool,
 }
 
+/// What a run spec turned out to be.
+enum Spec<'py> {
+    /// A function that is known, and its arguments.
+    Call(
+        Bound<'py, PyAny>,
+        Bound<'py, PyTuple>,
+        Option<Bound<'py, PyDict>>,
+    ),
+    /// The object of the task, to be called with the inputs.
+    Node(Bound<'py, PyAny>),
+}
+
 /// How far an execution got.
 pub(crate) enum Ended {
     /// With a result.
@@ -76,46 +94,26 @@ pub(crate) enum Ended {
 
 impl Runner {
     /// `parts`: what `tasks.Runner.native` gives.
-    pub(crate) fn new(parts: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let py = parts.py();
+    pub(crate) fn new(parts: &Bound<'_, PyDict>, handle: Handle) -> PyResult<Self> {
         let part = |name: &str| parts.as_any().get_item(name).map(Bound::unbind);
         let lock = parts.as_any().get_item("loading")?;
         Ok(Self {
             loads: part("loads")?,
             functions: Functions::new(parts.as_any())?,
+            handle,
             acquire: lock.getattr("acquire")?.unbind(),
             release: lock.getattr("release")?.unbind(),
             thread_state: part("thread_state")?,
             execution_state: part("execution_state")?,
             get_ident: part("get_ident")?,
-            active_threads: part("active_threads")?
-                .bind(py)
-                .cast::<PyDict>()?
-                .clone()
-                .unbind(),
-            attempts: part("attempts")?
-                .bind(py)
-                .cast::<PyDict>()?
-                .clone()
-                .unbind(),
+            active_threads: typed::<PyDict>(parts, "active_threads")?,
+            attempts: typed::<PyDict>(parts, "attempts")?,
             sizeof: part("sizeof")?,
             getsizeof: part("getsizeof")?,
             described: part("described")?,
-            actor_type: part("actor_type")?
-                .bind(py)
-                .cast::<PyType>()?
-                .clone()
-                .unbind(),
-            function_type: part("function_type")?
-                .bind(py)
-                .cast::<PyType>()?
-                .clone()
-                .unbind(),
-            builtin_type: part("builtin_type")?
-                .bind(py)
-                .cast::<PyType>()?
-                .clone()
-                .unbind(),
+            actor_type: typed::<PyType>(parts, "actor_type")?,
+            function_type: typed::<PyType>(parts, "function_type")?,
+            builtin_type: typed::<PyType>(parts, "builtin_type")?,
             types: Mutex::default(),
         })
     }
@@ -164,32 +162,40 @@ impl Runner {
         buffers: &[Bytes],
         thread: u64,
     ) -> PyResult<Ended> {
-        let node = match self.load(py, pickle, buffers) {
-            Ok(node) => node,
-            Err(error) => return Ok(Ended::Raised(error, now())),
-        };
-        if !self.is_ordinary(&node)? {
-            return Ok(Ended::Extraordinary(Some(node.unbind())));
-        }
-        let inputs = PyDict::new(py);
-        for (key, object) in &task.inputs {
+        let mut objects = Vec::with_capacity(task.inputs.len());
+        for (_, object) in &task.inputs {
             let value = held(py, object)?;
             if value.get_type().is(&self.actor_type) {
+                return Ok(Ended::Extraordinary(None));
+            }
+            objects.push(value);
+        }
+        let spec = match self.load(py, task, pickle, buffers, &objects) {
+            Ok(spec) => spec,
+            Err(error) => return Ok(Ended::Raised(error, now())),
+        };
+        let (function, arguments, named) = match spec {
+            Spec::Call(function, arguments, named) => (function, arguments, named),
+            Spec::Node(node) if !self.is_ordinary(&node)? => {
                 return Ok(Ended::Extraordinary(Some(node.unbind())));
             }
-            inputs.set_item(key_to_py(py, key)?, value)?;
-        }
+            Spec::Node(node) => {
+                let inputs = PyDict::new(py);
+                for ((key, _), value) in task.inputs.iter().zip(&objects) {
+                    inputs.set_item(key_to_py(py, key)?, value)?;
+                }
+                (node, PyTuple::new(py, [inputs])?, None)
+            }
+        };
+        drop(objects);
         let start = now();
-        let value = match node.call1((inputs,)) {
+        let value = match function.call(arguments, named.as_ref()) {
             Ok(value) => value,
             Err(error) => return Ok(Ended::Raised(error, start)),
         };
         let stop = now();
         let described = self.describe(&value)?;
-        let nbytes = match described.plain_size {
-            true => self.getsizeof.bind(py).call1((&value,))?.extract()?,
-            false => self.sizeof.bind(py).call1((&value,))?.extract()?,
-        };
+        let nbytes = self.size_of(&value, described.plain_size)?;
         Ok(Ended::Success(Success {
             value: Object {
                 value: Opaque::new(value.unbind()),
@@ -208,35 +214,79 @@ impl Runner {
     fn load<'py>(
         &self,
         py: Python<'py>,
+        task: &Execution,
         pickle: &Bytes,
         buffers: &[Bytes],
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.acquire.bind(py).call0()?;
-        let loaded = self.load_locked(py, pickle, buffers);
-        self.release.bind(py).call0()?;
-        loaded
+        inputs: &[Bound<'py, PyAny>],
+    ) -> PyResult<Spec<'py>> {
+        if let Some(inner) = unguarded(pickle)
+            && let Ok(spec) = self.load_bare(py, task, &inner, &[], inputs)
+        {
+            return Ok(spec);
+        }
+        // If that has failed, the guard makes what is to be raised.
+        self.load_bare(py, task, pickle, buffers, inputs)
     }
 
-    fn load_locked<'py>(
+    fn load_bare<'py>(
         &self,
         py: Python<'py>,
+        task: &Execution,
         pickle: &Bytes,
         buffers: &[Bytes],
-    ) -> PyResult<Bound<'py, PyAny>> {
-        if buffers.is_empty()
-            && let Some(loaded) = self.functions.load(py, pickle)?
-        {
-            return Ok(loaded);
-        }
-        let arguments = PyTuple::new(py, [PyBytes::new(py, pickle)])?;
+        inputs: &[Bound<'py, PyAny>],
+    ) -> PyResult<Spec<'py>> {
+        let functions = &self.functions;
+        let mut known = None;
         if buffers.is_empty() {
-            self.loads.bind(py).call1(arguments)
-        } else {
+            known = match functions.find(pickle) {
+                Some(known) => Some(known),
+                None => self.locked(py, task, || functions.learn(py, pickle))?,
+            };
+        }
+        if let Some(known) = &known
+            && let Some(call) = known.call(pickle)
+            && let Some(function) = known.objects().get(call.function as usize)
+            && let Some(function) = function
+            && task.inputs.len() <= MAX_INPUTS
+        {
+            let keys = task.inputs.iter().map(|(key, _)| key);
+            if let Some((arguments, named)) = arguments(py, &call, known.objects(), keys, inputs)? {
+                return Ok(Spec::Call(function.bind(py).clone(), arguments, named));
+            }
+        }
+        self.locked(py, task, || {
+            if let Some(known) = &known
+                && let Some(loaded) = functions.load(py, known, pickle)?
+            {
+                return Ok(loaded);
+            }
+            let arguments = PyTuple::new(py, [PyBytes::new(py, pickle)])?;
+            if buffers.is_empty() {
+                return self.loads.bind(py).call1(arguments);
+            }
             let buffers = PyList::new(py, buffers.iter().map(|b| PyBytes::new(py, b)))?;
             let named = PyDict::new(py);
             named.set_item(intern!(py, "buffers"), buffers)?;
             self.loads.bind(py).call(arguments, Some(&named))
-        }
+        })
+        .map(Spec::Node)
+    }
+
+    /// While no other thread unpickles.
+    fn locked<T>(
+        &self,
+        py: Python<'_>,
+        task: &Execution,
+        load: impl FnOnce() -> PyResult<T>,
+    ) -> PyResult<T> {
+        let loading = self.handle.loading();
+        loading.begin(task.attempt);
+        self.acquire.bind(py).call0()?;
+        let loaded = load();
+        self.release.bind(py).call0()?;
+        loading.end(task.attempt);
+        loaded
     }
 
     /// Whether a run spec can be called here: a node of a graph that makes no coroutine.
@@ -263,6 +313,18 @@ impl Runner {
         Ok(!node.getattr(intern!(py, "is_coro"))?.is_truthy()?)
     }
 
+    /// `plain`: the interpreter's word counts, unless the object has none to say (`__sizeof__` may raise).
+    fn size_of(&self, value: &Bound<'_, PyAny>, plain: bool) -> PyResult<u64> {
+        let py = value.py();
+        if plain {
+            let size = self.getsizeof.bind(py).call1((value,));
+            if let Ok(size) = size.and_then(|size| size.extract()) {
+                return Ok(size);
+            }
+        }
+        self.sizeof.bind(py).call1((value,))?.extract()
+    }
+
     fn describe(&self, value: &Bound<'_, PyAny>) -> PyResult<Arc<Described>> {
         let kind = value.get_type();
         let address = kind.as_ptr() as usize;
@@ -285,6 +347,12 @@ impl Runner {
         types.insert(address, Arc::clone(&described));
         Ok(described)
     }
+}
+
+/// A part that must be of this type.
+fn typed<T: PyTypeCheck>(parts: &Bound<'_, PyDict>, name: &str) -> PyResult<Py<T>> {
+    let part = parts.as_any().get_item(name)?;
+    Ok(part.cast_into::<T>()?.unbind())
 }
 
 /// Seconds since the epoch, as `time.time()` has them.

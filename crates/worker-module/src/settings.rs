@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use oxidask_cli::HostAndPort;
-use oxidask_wire::connection::{Security, TlsOptions, TlsServer, TlsVersion};
+use oxidask_wire::connection::{Scheme, Security, TlsOptions, TlsServer, TlsVersion};
 use oxidask_wire::{Release, Value};
 use oxidask_worker_core::config::WorkerConfig;
 use oxidask_worker_host::Settings;
@@ -47,7 +47,8 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
         versions: map.get("versions").cloned().unwrap_or_default(),
         connect_timeout: Duration::try_from_secs_f64(number("connect_timeout").unwrap_or(30.0))
             .map_err(|error| error.to_string())?,
-        encrypted: map.get("encrypted").and_then(Value::as_bool) == Some(true),
+        scheme: Scheme::parse(&need("protocol")?).ok_or("setting protocol is unknown")?,
+        server_name: text("server_name"),
         security: security(map.get("tls").unwrap_or(&Value::Nil))?,
         reconnect_timeout: number("reconnect_timeout").unwrap_or(300.0),
         retire_timeout: number("retire_timeout").unwrap_or(20.0),
@@ -115,6 +116,9 @@ fn ports(map: &Value) -> Vec<u16> {
     ports.iter().filter_map(port).collect()
 }
 
+/// Labels of the metric `python_info`, in their order.
+const PYTHON_INFO: [&str; 5] = ["implementation", "major", "minor", "patchlevel", "version"];
+
 /// `--dashboard-address`, `--dashboard` and their configuration.
 fn http(map: &Value) -> Result<HttpSettings, String> {
     let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -142,17 +146,17 @@ fn http(map: &Value) -> Result<HttpSettings, String> {
         pages: map.get("pages").and_then(Value::as_bool) == Some(true),
         tls: tls.map_err(|error| format!("distributed.scheduler.dashboard.tls: {error}"))?,
         namespace: text("namespace").unwrap_or_default(),
+        python: PYTHON_INFO
+            .iter()
+            .filter_map(|name| Some((*name, text(name)?)))
+            .collect(),
     })
 }
 
 /// What `distributed.security.Security` has for workers.
 fn security(map: &Value) -> Result<Security, String> {
     let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
-    let version = |name: &str| match map.get(name).and_then(Value::as_f64) {
-        Some(1.2) => Some(TlsVersion::V1_2),
-        Some(1.3) => Some(TlsVersion::V1_3),
-        _ => None,
-    };
+    let version = |name: &str| TlsVersion::from_number(map.get(name).and_then(Value::as_f64)?);
     let options = TlsOptions {
         ca_file: text("ca_file"),
         cert: text("cert"),

@@ -2,12 +2,14 @@
 
 use oxidask_key::Key;
 use oxidask_wire::Value;
+use oxidask_wire::message::order::OrderedSpec;
 use oxidask_worker_core::event::Event;
 use oxidask_worker_core::status::WorkerStatus;
+use oxidask_worker_host::times::Span;
 use oxidask_worker_host::{Additions, Handle, introspection};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyList};
 
 use crate::convert::{key_from_py, key_to_py, value_to_py};
 
@@ -39,6 +41,72 @@ impl Views {
     fn task<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let key = key_from_py(key)?;
         self.ask(py, move |core| introspection::task(core, &key))
+    }
+
+    /// How a task failed lately: exception and traceback, pickled, and their texts. None if it did not.
+    #[expect(clippy::type_complexity, reason = "a tuple of Python")]
+    fn failure<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<
+        Option<(
+            Bound<'py, PyBytes>,
+            Option<Bound<'py, PyBytes>>,
+            String,
+            String,
+        )>,
+    > {
+        let key = key_from_py(key)?;
+        let failure = py.detach(|| self.handle.failure(&key));
+        let bytes = |bytes: &bytes::Bytes| PyBytes::new(py, bytes);
+        Ok(failure.map(|failure| {
+            (
+                bytes(&failure.exception),
+                failure.traceback.as_ref().map(bytes),
+                failure.exception_text,
+                failure.traceback_text,
+            )
+        }))
+    }
+
+    /// What a task that was done lately spent time on: (action, start, stop, peer).
+    #[expect(clippy::type_complexity, reason = "tuples of Python")]
+    fn spans(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<(&'static str, f64, f64, Option<String>)>> {
+        let key = key_from_py(key)?;
+        let spans = py.detach(|| self.handle.spans(&key));
+        let span = |span: Span| {
+            let source = span.source.map(|source| source.to_string());
+            (span.action, span.start, span.stop, source)
+        };
+        Ok(spans.into_iter().map(span).collect())
+    }
+
+    /// The pickle of what a task that has not begun is to run, and its buffers. None for releases up to 2023.8.0.
+    #[expect(clippy::type_complexity, reason = "a tuple of Python")]
+    fn run_spec<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(Bound<'py, PyBytes>, Vec<Bound<'py, PyBytes>>)>> {
+        let key = key_from_py(key)?;
+        let spec = py.detach(|| {
+            self.handle.ask_and_wait(move |core| {
+                let order = core.task(&key)?.order()?;
+                order.run_spec.arc::<OrderedSpec>()
+            })
+        });
+        Ok(match spec.flatten().as_deref() {
+            Some(OrderedSpec::Pickled { pickle, buffers }) => {
+                let bytes = |bytes: &bytes::Bytes| PyBytes::new(py, bytes);
+                Some((bytes(pickle), buffers.iter().map(bytes).collect()))
+            }
+            _ => None,
+        })
     }
 
     /// All tasks as dicts.
@@ -99,6 +167,21 @@ impl Views {
             extensions: part("extensions"),
             metrics: part("metrics"),
         });
+        Ok(())
+    }
+
+    /// What registrations say besides; `information` is msgpack of a dict.
+    fn add_to_registrations(&self, information: &[u8]) -> PyResult<()> {
+        let information = Value::decode(&bytes::Bytes::copy_from_slice(information));
+        let information = information.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let fields = information.as_map().unwrap_or_default().to_vec();
+        self.handle.add_to_registrations(fields);
+        Ok(())
+    }
+
+    /// Lets go of data, unless tasks here need it; the scheduler is told that the copy is gone.
+    fn remove_data(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.handle.remove_data(key_from_py(key)?);
         Ok(())
     }
 

@@ -81,15 +81,23 @@ fn in_file(file: &Path, limit: Option<f64>) -> Result<String, AddressError> {
     }
 }
 
-/// How a nanny listens: by `--protocol`, else as the scheduler.
+/// How a nanny listens: by `--protocol`, else as the scheduler. Not for WebSocket connections: whoever can use
+/// these can use those beneath.
 pub(crate) fn scheme(args: &WorkerArgs, scheduler: &Address) -> Result<Scheme, AddressError> {
     let Some(protocol) = &args.protocol else {
-        return Ok(scheduler.scheme);
+        return Ok(beneath(scheduler.scheme));
     };
     let name = protocol.strip_suffix("://").unwrap_or(protocol);
     match Scheme::parse(name) {
-        Some(scheme) if !scheme.is_websocket() => Ok(scheme),
-        _ => Err(AddressError::Protocol(protocol.clone())),
+        Some(scheme) => Ok(beneath(scheme)),
+        None => Err(AddressError::Protocol(protocol.clone())),
+    }
+}
+
+fn beneath(scheme: Scheme) -> Scheme {
+    match scheme {
+        Scheme::Tcp | Scheme::Ws => Scheme::Tcp,
+        Scheme::Tls | Scheme::Wss => Scheme::Tls,
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oxidask_cli::{Parsed, WorkerArgs};
+use oxidask_cli::{LogFormat, Parsed, WorkerArgs};
 use oxidask_config::{Config, ConfigError, Env};
 use oxidask_logging::LogOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,7 +50,8 @@ pub(crate) fn run(parsed: Parsed<WorkerArgs>, words: &[String]) -> Result<ExitCo
         return Err(become_worker(&args, &interpreter, words, &common, &shares));
     }
     let (options, problems) = LogOptions::from_config(&config);
-    oxidask_logging::start(options);
+    let json = args.log_format.map(|format| format == LogFormat::Json);
+    oxidask_logging::start(options.with_json(json));
     let lines = parsed
         .warnings
         .iter()

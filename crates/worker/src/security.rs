@@ -39,9 +39,6 @@ fn version(config: &Config, key: &'static str) -> Result<Option<TlsVersion>, Sec
     if matches!(config.get(key), None | Some(ConfigValue::None)) {
         return Ok(None);
     }
-    match config.f64(key) {
-        Some(1.2) => Ok(Some(TlsVersion::V1_2)),
-        Some(1.3) => Ok(Some(TlsVersion::V1_3)),
-        _ => Err(SecurityError::Version(key)),
-    }
+    let version = config.f64(key).and_then(TlsVersion::from_number);
+    version.map(Some).ok_or(SecurityError::Version(key))
 }

@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) scheme: Scheme,
     pub(crate) ip: IpAddr,
     pub(crate) security: Security,
+    /// `--scheduler-sni`
+    pub(crate) server_name: Option<String>,
     pub(crate) connect_timeout: Duration,
     pub(crate) death_timeout: Option<f64>,
     /// Part of the limit beyond which a worker is ended.
@@ -162,6 +164,7 @@ impl Settings {
             scheme: addresses::scheme(args, &common.scheduler)?,
             ip: addresses::listen_ip(args, &common.scheduler)?,
             security: of_nannies(args, config)?,
+            server_name: args.scheduler_sni.clone(),
             connect_timeout: seconds("distributed.comm.timeouts.connect", 30.0),
             death_timeout: args.death_timeout,
             terminate: config.fraction("distributed.worker.memory.terminate"),

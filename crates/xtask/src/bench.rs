@@ -3,10 +3,13 @@
 //! Wall time on a shared machine says little, so the first figures are processor times of processes (user and
 //! system, with their children). Runs alternate between the two, and ratios are taken within a pair.
 
+mod idle;
 mod load;
 mod report;
+mod soak;
 mod tasks;
 mod transfer;
+mod usecases;
 
 use anyhow::Result;
 
@@ -23,6 +26,14 @@ pub(crate) enum Bench {
     Graphs(load::LoadOptions),
     /// Submission to result of single tasks, idle and under load
     Latency(load::LoadOptions),
+    /// Thousands of simulated workers that connect at once, rest, and work
+    Storm(load::LoadOptions),
+    /// Clients and workers that come and go for half an hour: what our scheduler is left with
+    Soak(soak::Options),
+    /// Start-up and memory of an idle scheduler
+    Idle(idle::Options),
+    /// Graphs of real collections on two workers: makespan, processor time, bytes moved
+    Usecases(usecases::Options),
 }
 
 /// Runs the chosen measurement.
@@ -33,6 +44,10 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Zero(options) => load::run(load::Suite::Zero, options),
         Bench::Graphs(options) => load::run(load::Suite::Graphs, options),
         Bench::Latency(options) => load::run(load::Suite::Latency, options),
+        Bench::Storm(options) => load::run(load::Suite::Storm, options),
+        Bench::Soak(options) => soak::run(options),
+        Bench::Idle(options) => idle::run(options),
+        Bench::Usecases(options) => usecases::run(options),
     }
 }
 

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::releases::{
-    Environment, FRISKY, GATEWAY, MANIFESTS, OLD_NATIVE, P2P, P2P_FURTHER, PREFECT, Release, TOOLS,
+    Environment, FRISKY, GATEWAY, MANIFESTS, OLD_NATIVE, P2P, P2P_FURTHER, PREFECT, PROMETHEUS,
+    Release, TOOLS,
 };
 use crate::workspace;
 
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Environment> {
     every.extend(PREFECT);
     every.push(OLD_NATIVE);
     every.push(P2P);
+    every.push(PROMETHEUS);
     every.push(MANIFESTS);
     every.push(TOOLS);
     every

@@ -1,24 +1,57 @@
 //! `cargo xtask image`: the static binaries, and the container images made of them.
 
-use std::fs::{self, File, FileTimes};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 
 use crate::workspace;
 
 /// The scheduler-only image may be this large.
 const MAX_SCHEDULER_BYTES: u64 = 15 << 20;
-/// Binaries of the images.
-const PROGRAMS: [&str; 2] = ["dask-scheduler", "dask"];
+/// What an image has of ours.
+struct Program {
+    /// Folder of the context whose contents go to the root of the image's file system.
+    root: &'static str,
+    /// Where it lies in the image.
+    folder: &'static str,
+    name: &'static str,
+    package: &'static str,
+    /// Further names.
+    links: &'static [&'static str],
+}
+
+/// The scheduler alone.
+const SCHEDULER: Program = Program {
+    root: "dist/scheduler",
+    folder: "usr/local/bin",
+    name: "dask-scheduler",
+    package: "oxidask-scheduler",
+    links: &["dask"],
+};
+/// Scheduler, worker and the worker's module.
+const FULL: Program = Program {
+    root: "dist/full",
+    folder: "opt/oxidask/bin",
+    name: "oxidask",
+    package: "oxidask",
+    links: &["dask-scheduler", "dask-worker", "dask"],
+};
+/// The worker's extension module as cargo builds it.
+const MODULE: &str = "liboxidask_worker_module.so";
+/// When everything in the images was made, in seconds since 1970.
+const TIME: i64 = 1_000_000_000;
 /// Base of the full image in its Dockerfile, and what of Debian it has to have.
 const PYTHON_IMAGE: &str = "python:3.12-slim-bookworm";
 const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
 const BASE_PACKAGES: &str = "python3,python3-venv,ca-certificates";
 /// Files of the full image besides them.
-const SCRIPTS: [&str; 3] = ["dask-worker", "entrypoint.sh", "healthcheck.sh"];
+const SCRIPTS: [&str; 2] = ["entrypoint.sh", "healthcheck.sh"];
 
 /// What `cargo xtask image` takes.
 #[derive(clap::Args)]
@@ -48,12 +81,16 @@ pub(crate) struct Options {
 
 /// Builds the binaries and both images.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let programs: &[_] = match options.scheduler_only {
+        true => &[SCHEDULER],
+        false => &[SCHEDULER, FULL],
+    };
     let folder = match &options.binaries {
         Some(folder) => folder.clone(),
-        None => build_static()?,
+        None => build_static(programs)?,
     };
-    for program in PROGRAMS {
-        let path = folder.join(program);
+    for program in programs {
+        let path = folder.join(program.name);
         check_static(&path)?;
         let size = path.metadata()?.len();
         println!("{}: static, {:.1} MB", path.display(), megabytes(size));
@@ -61,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.binaries_only {
         return Ok(());
     }
-    let context = make_context(options, &folder)?;
+    let context = make_context(options, &folder, programs)?;
     build(options, &context, "scheduler", "oxidask/scheduler")?;
     let name = format!("oxidask/scheduler:{}", options.tag);
     let size = image_size(&name)?;
@@ -82,16 +119,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds with the C library linked in, into a folder of the target's own.
-fn build_static() -> Result<PathBuf> {
+/// Builds programs with the C library linked in, into a folder of the target's own. The worker's module, which Python
+/// loads, is built before, since it must not have a C library of its own.
+fn build_static(programs: &[Program]) -> Result<PathBuf> {
     let target = host_target()?;
     let mut command = workspace::cargo();
-    command.args(["build", "--release", "--locked", "--target", &target]);
-    command.args(["--package", "oxidask-scheduler", "--bins"]);
+    command.args(["build", "--profile", "image", "--locked"]);
+    command.args(["--target", &target]);
+    for program in programs {
+        if program.name == FULL.name {
+            command.env("OXIDASK_WORKER_MODULE", build_module()?);
+        }
+        command.args(["--package", program.package, "--bin", program.name]);
+    }
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     workspace::run(&mut command)?;
-    Ok(workspace::target_dir().join(target).join("release"))
+    Ok(workspace::target_dir().join(target).join("image"))
+}
+
+fn build_module() -> Result<PathBuf> {
+    let mut command = workspace::cargo();
+    command.args(["build", "--profile", "image", "--locked"]);
+    command.args(["--package", "oxidask-worker-module"]);
+    workspace::run(&mut command)?;
+    Ok(workspace::target_dir().join("image").join(MODULE))
 }
 
 fn host_target() -> Result<String> {
@@ -120,18 +171,23 @@ fn check_static(path: &Path) -> Result<()> {
 
 /// The folder that docker gets: binaries, scripts and wheels, all with the same time, so that equal
 /// contents make equal layers.
-fn make_context(options: &Options, binaries: &Path) -> Result<PathBuf> {
+fn make_context(options: &Options, binaries: &Path, programs: &[Program]) -> Result<PathBuf> {
     let context = workspace::target_dir().join("image-context");
     if context.exists() {
         fs::remove_dir_all(&context)
             .with_context(|| format!("cannot remove {}", context.display()))?;
     }
-    let bin = context.join("dist/bin");
-    fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
-    fs::create_dir_all(context.join("docker"))?;
-    for program in PROGRAMS {
-        copy(&binaries.join(program), &bin.join(program))?;
+    for program in programs {
+        let bin = context.join(program.root).join(program.folder);
+        fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
+        copy(&binaries.join(program.name), &bin.join(program.name))?;
+        for link in program.links {
+            let link = bin.join(link);
+            symlink(program.name, &link)
+                .with_context(|| format!("cannot make {}", link.display()))?;
+        }
     }
+    fs::create_dir_all(context.join("docker"))?;
     let docker = workspace::root().join("docker");
     for script in SCRIPTS {
         copy(&docker.join(script), &context.join("docker").join(script))?;
@@ -146,16 +202,32 @@ fn make_context(options: &Options, binaries: &Path) -> Result<PathBuf> {
             copy(&entry.path(), &into.join(entry.file_name()))?;
         }
     }
+    set_times(&context)?;
     Ok(context)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    let times = FileTimes::new().set_modified(time).set_accessed(time);
-    File::options().append(true).open(to)?.set_times(times)?;
     Ok(())
+}
+
+/// Gives everything below a folder, and then itself, one time.
+fn set_times(path: &Path) -> Result<()> {
+    if path.symlink_metadata()?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            set_times(&entry?.path())?;
+        }
+    }
+    let time = TimeSpec::new(TIME, 0);
+    utimensat(
+        AT_FDCWD,
+        path,
+        &time,
+        &time,
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .with_context(|| format!("cannot set the time of {}", path.display()))
 }
 
 /// The container engine's program.
@@ -201,6 +273,8 @@ fn build(options: &Options, context: &Path, dockerfile: &str, name: &str) -> Res
         .join(format!("{dockerfile}.Dockerfile"));
     let mut command = docker();
     command.env("DOCKER_BUILDKIT", "1");
+    // BuildKit from 0.11 on gives it to what has no time of its own.
+    command.env("SOURCE_DATE_EPOCH", TIME.to_string());
     command.args(["build", "--network", "host", "--build-arg", "BINARIES=dist"]);
     command.args([
         "--build-arg",

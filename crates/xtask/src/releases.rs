@@ -20,6 +20,13 @@ pub(crate) const TOOLS: Environment = Environment {
     variable: "OXIDASK_PY_TOOLS",
 };
 
+/// The newest release with all its metrics.
+pub(crate) const PROMETHEUS: Environment = Environment {
+    name: "2026.8.0-prometheus",
+    pythons: &[12, 13, 11],
+    variable: "OXIDASK_PY_2026_8_0_PROMETHEUS",
+};
+
 /// Schemas of Kubernetes.
 pub(crate) const MANIFESTS: Environment = Environment {
     name: "manifests",

@@ -177,6 +177,8 @@ fn end_to_end(
         JOBS,
         "--dist",
         "loadgroup",
+        // In the order of `conftest.py`.
+        "--no-loadscope-reorder",
     ]);
     let files = options.only.map_or("tests/e2e", Part::pytest_files);
     command.arg(files).current_dir(workspace::root());

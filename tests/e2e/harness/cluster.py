@@ -80,8 +80,10 @@ class Worker(Process):
         name=None,
         environment_name=None,
         native=False,
+        within=None,
         **environment,
     ):
+        """`within`: a control group."""
         number = next(_numbers)
         # The environment may be one with more than Dask, like that of Prefect.
         python = python_of(environment_name or release)
@@ -89,6 +91,8 @@ class Worker(Process):
         program = [python, "-m", "distributed.cli.dask_worker"]
         if native:
             program = [*shlex.split(worker_command()), "--python", python]
+        if within:
+            program = [*within.entrance, *program]
         command = [*program, address, "--host", "127.0.0.1", "--no-dashboard"]
         command += ["--nthreads", threads, "--name", self.worker_name, "--nanny" if nanny else "--no-nanny"]
         command += ["--local-directory", folder / "scratch", *options]
@@ -104,6 +108,11 @@ class Worker(Process):
         self.wait_for_line(r"Registered to:\s+(\S+)")
         return self
 
+    @property
+    def contact_address(self):
+        """Where others reach it, as it says itself."""
+        return self.wait_for_line(r"Start worker at:\s+(\S+)")[1]
+
 
 class Cluster:
     """A scheduler with workers, and client processes of the same release. Ended by `close`.
@@ -116,6 +125,7 @@ class Cluster:
     ):
         self.folder, self.release = folder, release
         self.processes, self.peers, self.workers = [], [], []
+        self._own_peer = None
         self.scheduler = Scheduler(folder, release, *options, stock=stock, **(environment or {}))
         self.processes.append(self.scheduler)
         try:
@@ -155,10 +165,10 @@ class Cluster:
         return self.start(scenario, *args, **kwargs).result(timeout)
 
     def start(self, scenario, *args, **kwargs):
-        """Starts a scenario in the first client process."""
-        if not self.peers or not self.peers[0].alive:
-            self.peers[:0] = [self.peer()]
-        return self.peers[0].start(scenario, self.address, *args, **kwargs)
+        """Starts a scenario in the cluster's own client process, which is none of those a test asks for."""
+        if self._own_peer is None or not self._own_peer.alive:
+            self._own_peer = self.peer()
+        return self._own_peer.start(scenario, self.address, *args, **kwargs)
 
     def check(self):
         """The scheduler lives and has not complained about itself."""

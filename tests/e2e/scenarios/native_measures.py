@@ -4,7 +4,7 @@ import time
 import urllib.request
 
 import numpy as np
-from distributed import get_task_stream, wait
+from distributed import Semaphore, get_task_stream, wait
 
 
 def until(condition, seconds=20):
@@ -123,3 +123,24 @@ def spends_time(client, ours):
     until(lambda: min(told("busy", "thread-cpu")) >= 0.45)
     until(lambda: min(told("sleep", "thread-noncpu")) >= 0.15)
     assert max(told("sleep", "thread-cpu")) < 0.1
+
+
+def fills_metrics(client, *addresses):
+    """Makes every worker do everything once; the ports of their HTTP servers."""
+    until(lambda: set(addresses) <= set(workers_of(client)))
+    semaphore = Semaphore(max_leases=2, name="leases")
+    held = [client.submit(bytes, 20_000_000, workers=[a], pure=False) for a in addresses for _ in range(7)]
+    wait(held, timeout=60)
+
+    def look(data):
+        with semaphore:
+            return len(data)
+
+    # From each worker to the other, from memory and from disk.
+    there = addresses[::-1] * 7
+    looked = [client.submit(look, data, workers=[a], pure=False) for data, a in zip(held[::7] + held[6::7], there)]
+    assert set(client.gather(looked)) == {20_000_000}
+    failed = client.submit(lambda: 1 / 0, workers=[addresses[0]], pure=False)
+    wait(failed, timeout=30)
+    time.sleep(1.2)
+    return [workers_of(client)[address]["services"]["dashboard"] for address in addresses]

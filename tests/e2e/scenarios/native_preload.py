@@ -5,6 +5,7 @@ import os
 
 def dask_setup(worker):
     worker.greeting = f"set up with {worker.local_directory}"
+    worker.startup_information["colour"] = lambda worker: "green"
 
 
 async def dask_teardown(worker):

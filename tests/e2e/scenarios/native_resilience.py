@@ -165,5 +165,5 @@ def holds_the_interpreter(client, address, seconds):
     assert data.key in list(client.has_what([address]).values())[0]
     assert time.time() - start < 1
     assert not future.done()
-    assert future.result(timeout=30) == address
+    assert future.result(timeout=seconds / 2 + 30) == address
     assert data.result(timeout=30) == 2

@@ -83,6 +83,104 @@ def plugins(client, address, folder):
         assert "watcher" not in client.run(lambda dask_worker: list(dask_worker.plugins), workers=[address])[address]
 
 
+class Diarist(WorkerPlugin):
+    """Keeps, with what it is told, what the worker shows at that moment."""
+
+    name = "diarist"
+
+    def setup(self, worker):
+        self.worker, worker.diary = worker, []
+
+    def transition(self, key, start, finish, **kwargs):
+        if str(key).startswith("noted"):
+            task = self.worker.state.tasks.get(key)
+            self.worker.diary.append((key, start, finish, task and task.state, key in self.worker.data))
+
+
+def notes_itself(x):
+    worker = get_worker()
+    worker.diary.append((worker.get_current_task(), "runs"))
+    return x
+
+
+def transitions_in_time(client, address):
+    """A plugin is told before the task begins, and when its result is there; the worker shows what it is told of."""
+    register(client, Diarist())
+    keys = [f"noted-{i}" for i in range(40)]
+    futures = [client.submit(notes_itself, i, key=key, workers=[address]) for i, key in enumerate(keys)]
+    assert client.gather(futures) == list(range(40))
+    del futures
+
+    def diary(dask_worker):
+        return dask_worker.diary
+
+    def told():
+        return client.run(diary, workers=[address])[address]
+
+    until(lambda: sum(entry[2:3] == ("forgotten",) for entry in told()) == len(keys))
+    written = told()
+    for key in keys:
+        steps = [entry[1:] for entry in written if entry[0] == key]
+        begun, run = steps.index(("ready", "executing", "executing", False)), steps.index(("runs",))
+        assert begun < run < steps.index(("executing", "memory", "memory", True)), steps
+        shown = [(step[1], step[2]) for step in steps if len(step) > 1]
+        assert all(state == (None if finish == "forgotten" else finish) for finish, state in shown), shown
+
+
+def startstops(client, address, other):
+    """What a task spent time on: the transfer of its input, and itself."""
+    began = time.time()
+    there = client.submit(bytes, 10_000, workers=[other], pure=False)
+    here = client.submit(len, there, workers=[address], key="timed-1")
+    assert here.result(timeout=30) == 10_000
+
+    def look(dask_worker):
+        return dask_worker.state.tasks["timed-1"].startstops
+
+    transfer, compute = client.run(look, workers=[address])[address]
+    assert (transfer["action"], transfer["source"], compute["action"]) == ("transfer", other, "compute")
+    assert began - 1 < transfer["start"] <= transfer["stop"] <= compute["start"] <= compute["stop"] < time.time() + 1
+
+
+def _unpickled(seconds):
+    try:
+        get_worker()
+    except ValueError:
+        pass  # The scheduler unpickles graphs, too.
+    else:
+        time.sleep(seconds)
+    return Slow(seconds)
+
+
+class Slow:
+    """Takes its time when a worker unpickles it, like the first import of a large library."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __reduce__(self):
+        return _unpickled, (self.seconds,)
+
+
+def works(slow, seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def heartbeats_of_slow_imports(client, address):
+    """The scheduler is not told that a task runs for long while it is only being unpickled: it would think the same
+    of all tasks of this kind."""
+
+    def executing(dask_scheduler):
+        return list(dask_scheduler.workers[address].executing.values())
+
+    future = client.submit(works, Slow(3), 1.5, workers=[address], pure=False)
+    told = []
+    until(lambda: told.extend(client.run_on_scheduler(executing)) or future.done())
+    assert future.result() == 1.5
+    assert told and max(told) < 2, told
+
+
 def where():
     return os.getpid(), threading.current_thread().name, bool(get_worker().get_current_task())
 
@@ -137,6 +235,76 @@ def state(client, address):
     assert address in seen["repr"]
     assert held.result(timeout=30) == [1, 2, 3]
     later.cancel()
+
+
+def looks_at_tasks(client, address):
+    """What hangs on `worker.state.tasks`, and data that is deleted by hand."""
+
+    def fails():
+        raise ValueError("on purpose")
+
+    gate = client.submit(time.sleep, 2, workers=[address], pure=False)
+    pending = client.submit(inc, 41, workers=[address], key="pending-1")
+    failed = client.submit(fails, workers=[address], key="failed-1", priority=10)
+    held = client.scatter({"to-be-deleted": 7}, workers=[address])["to-be-deleted"]
+    until(lambda: pending.key in client.processing()[address])
+
+    def look(dask_worker):
+        tasks = dask_worker.state.tasks
+        spec = tasks["pending-1"].run_spec
+        return {
+            "state": tasks["pending-1"].state,
+            "spec": None if spec is None else (spec[0](*spec[1]) if isinstance(spec, tuple) else spec()),
+            "failure": tasks["pending-1"].exception,
+            "counts": dask_worker.state.task_counter.current_count(by_prefix=True),
+        }
+
+    seen = client.run(look, workers=[address])[address]
+    assert seen["state"] == "ready" and seen["failure"] is None
+    assert seen["spec"] == (42 if RELEASE >= (2023, 8, 1) else None)
+    assert seen["counts"]["pending", "ready"] == 1
+    wait([gate, failed], timeout=30)
+
+    def failure(dask_worker):
+        task = dask_worker.state.tasks["failed-1"]
+        return task.state, repr(task.exception.data), task.exception_text, "on purpose" in task.traceback_text
+
+    told = client.run(failure, workers=[address])[address]
+    assert told == ("error", "ValueError('on purpose')", "ValueError('on purpose')", True)
+
+    def delete(dask_worker):
+        del dask_worker.data["to-be-deleted"]
+        try:
+            del dask_worker.data["to-be-deleted"]
+        except KeyError:
+            return "to-be-deleted" in dask_worker.data
+
+    assert client.run(delete, workers=[address])[address] is False
+    # Nothing can make it again.
+    until(lambda: held.status in ("cancelled", "lost"))
+
+
+def profiles(client, address):
+    """What tasks do is sampled, whichever thread they run on."""
+
+    def works_for_a_while():
+        time.sleep(0.5)
+
+    class Busy:
+        def for_a_while(self):
+            time.sleep(0.5)
+
+    def names(node):
+        found = {node["description"]["name"]}
+        for child in node["children"].values():
+            found |= names(child)
+        return found
+
+    busy = client.submit(Busy, workers=[address], actor=True).result(timeout=30)
+    busy.for_a_while().result(timeout=30)
+    client.submit(works_for_a_while, workers=[address]).result(timeout=30)
+    # The samples of a second are put together.
+    until(lambda: {"works_for_a_while", "for_a_while"} <= names(client.profile()))
 
 
 def dumps(client, address):
@@ -225,4 +393,7 @@ def heartbeats(client, address):
 
 
 def greetings(client):
+    [told] = client.scheduler_info()["workers"].values()
+    assert told["colour"] == "green"
+    assert told["oxidask"]["version"]
     return list(client.run(lambda dask_worker: dask_worker.greeting).values())

@@ -1,6 +1,7 @@
 """What clients do with workers of ours, alone and beside those of stock."""
 
 import operator
+import os
 import threading
 import time
 
@@ -30,6 +31,106 @@ def computes(client, count):
         assert total.result(timeout=30) == sum(range(1, len(spread) + 1))
     has = client.who_has(spread)
     assert all(workers[n % count] in has[future.key] for n, future in enumerate(spread))
+
+
+def slow_inc(x):
+    time.sleep(0.1)
+    return x + 1
+
+
+def idle_workers_help(client, busy, idle):
+    """What waits at a busy worker is begun by one that has nothing to do. Both know the function: while a worker
+    imports for its first task, ours gives back what waits behind that; stock's does not even answer."""
+    for address in (busy, idle):
+        assert client.submit(slow_inc, 0, workers=[address], pure=False).result(timeout=30) == 1
+    given = client.map(slow_inc, range(12), workers=[busy], allow_other_workers=True, pure=False)
+    wait(given, timeout=30)
+    assert client.gather(given) == list(range(1, 13))
+    keys = {future.key for future in given}
+    shares = {address: len(keys.intersection(held)) for address, held in client.has_what().items()}
+    assert shares[idle] >= 3 and shares[busy] >= 3, shares
+    answers = [event[0] for _, event in client.get_events("stealing") if event[0] != "request"]
+    assert "confirm" in answers, answers
+
+
+def times_loaded():
+    # What is pickled by value has globals of its own.
+    return int(os.environ.get("TIMES_LOADED", "0"))
+
+
+def _note_load():
+    os.environ["TIMES_LOADED"] = str(times_loaded() + 1)
+    return NotesLoads()
+
+
+class NotesLoads:
+    """Has its process remember each time that it is unpickled."""
+
+    def __reduce__(self):
+        return _note_load, ()
+
+
+def unpickles_functions(client, addresses):
+    """How often each worker unpickles the function of a map of 50 tasks."""
+    noted = NotesLoads()
+
+    def second(x):
+        return (noted, x)[1]
+
+    for address in addresses:
+        values = client.map(second, range(50), workers=[address], pure=False)
+        assert client.gather(values) == list(range(50))
+    counts = client.run(times_loaded, workers=addresses)
+    return [counts[address] for address in addresses]
+
+
+def told(*args, **kwargs):
+    return args, kwargs
+
+
+class Countdown:
+    """Something to be called that is no function."""
+
+    def __new__(cls, number):
+        return list(range(number, 0, -1))
+
+
+async def later(x):
+    return x * 2
+
+
+class Sizeless:
+    """Something whose size can not be told."""
+
+    def __sizeof__(self):
+        raise TypeError("no size")
+
+
+def maps(client, count):
+    """Whatever the tasks of a map are given arrives as it is, also what is no plain value."""
+    addresses(client, count)
+    plain = [None, True, False, 0, -1, 255, 65536, -(2**31), 2**63 - 1, -(2**63), 2**63, 10**30]
+    plain += [0.5, float("inf"), -0.0, "", "text", "ümlaut\U0001f600", "\ud800", b"", b"bytes" * 100, "long" * 5000]
+    plain += [(), (1, ("a", [2, {"b": None}])), [], [[[]]], {}, {"k": (1, 2), 3: "v"}, {1, 2}, frozenset("ab")]
+    plain += [bytearray(b"x"), 1j, range(3), int, len, operator.add, np.int64(3), slice(1, 2)]
+    for given, (args, kwargs) in zip(plain, client.gather(client.map(told, plain, pure=False))):
+        assert (args, kwargs) == ((given,), {}) and type(args[0]) is type(given), given
+    named = client.map(told, plain, [1] * len(plain), key="named", name=("a", 1), other=[2.5])
+    assert client.gather(named) == [((given, 1), {"name": ("a", 1), "other": [2.5]}) for given in plain]
+
+    first = client.map(inc, range(20), key=[("first", n, "x") for n in range(20)])
+    again = client.map(told, first, range(20), first[1:] + first[:1], key=[("again", n) for n in range(20)])
+    expected = [((n + 1, n, (n + 1) % 20 + 1), {}) for n in range(20)]
+    assert client.gather(again) == expected
+    lists = client.map(told, [first[n : n + 3] for n in range(10)], name=first[0])
+    assert client.gather(lists) == [(([n + 1, n + 2, n + 3],), {"name": 1}) for n in range(10)]
+
+    assert client.gather(client.map(Countdown, range(3))) == [[], [1], [2, 1]]
+    assert client.gather(client.map(later, range(5))) == [0, 2, 4, 6, 8]
+    assert client.gather(client.map(operator.neg, range(5))) == [0, -1, -2, -3, -4]
+    assert client.submit(lambda thing: type(thing).__name__, client.submit(Sizeless)).result() == "Sizeless"
+    failed = client.map(lambda n: 1 // n, [0, 0])
+    assert [type(future.exception(timeout=30)) for future in failed] == [ZeroDivisionError] * 2
 
 
 def transfers(client, count):

@@ -261,5 +261,15 @@ def pid_of_host(client):
     return client.run_on_scheduler(os.getpid)
 
 
+def what_is_left_keeps_its_process(client, seconds):
+    def leave(dask_scheduler):
+        dask_scheduler.left_by_a_user = os.getpid()
+
+    client.run_on_scheduler(leave)
+    time.sleep(seconds)
+    found = client.run_on_scheduler(lambda dask_scheduler: (dask_scheduler.left_by_a_user, os.getpid()))
+    assert found[0] == found[1]
+
+
 def is_busy_for_ever(client):
     client.run_on_scheduler(time.sleep, 3600)

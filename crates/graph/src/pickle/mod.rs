@@ -2,12 +2,14 @@
 //!
 //! [`opcodes`] names the opcodes, [`arena`] holds the object graph that a pickle describes,
 //! [`walker`] reads a pickle into it, [`emit`] writes a part of it back as a pickle of its own,
-//! [`plain`] turns nodes into keys and plain values, [`prefix`] finds what pickles have in common again.
+//! [`plain`] turns nodes into keys and plain values, [`prefix`] finds what pickles have in common again,
+//! [`scan`] looks at the opcodes only.
 //! Nothing in here knows Dask.
 
 pub mod arena;
 pub mod emit;
-pub(crate) mod opcodes;
+pub mod opcodes;
 pub mod plain;
 pub mod prefix;
+pub mod scan;
 pub mod walker;

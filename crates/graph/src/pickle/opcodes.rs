@@ -1,7 +1,7 @@
 //! The pickle opcodes of protocols 0 to 5, under the names of Python's `pickle` module.
 
 macro_rules! opcodes {
-    ($($name:ident = $value:expr;)*) => { $(pub(crate) const $name: u8 = $value;)* };
+    ($($name:ident = $value:expr;)*) => { $(#[allow(missing_docs, reason = "Python's names")] pub const $name: u8 = $value;)* };
 }
 
 opcodes! {

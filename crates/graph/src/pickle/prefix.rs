@@ -4,6 +4,7 @@
 //! Only the opcodes are looked at, in one pass without allocating. What is not understood has no prefix.
 
 use super::opcodes as op;
+use super::scan::Scan;
 
 /// A pickle's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub fn common_prefix(pickle: &[u8]) -> Option<Common> {
             other => depth = depth.checked_add_signed(effect(other)?)?,
         }
         if depth == 0 && step.opcode == op::POP && marks.is_empty() {
-            let length = scan.at;
+            let length = scan.at();
             found = Some(Common { length, slots });
         }
     }
@@ -123,72 +124,6 @@ fn effect(opcode: u8) -> Option<i32> {
         op::TUPLE3 | op::NEWOBJ_EX | op::SETITEM => -2,
         _ => return None,
     })
-}
-
-struct Step<'a> {
-    opcode: u8,
-    argument: &'a [u8],
-}
-
-/// One opcode after the other.
-struct Scan<'a> {
-    pickle: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Scan<'a> {
-    fn new(pickle: &'a [u8]) -> Self {
-        Self { pickle, at: 0 }
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let end = self.at.checked_add(length)?;
-        let taken = self.pickle.get(self.at..end)?;
-        self.at = end;
-        Some(taken)
-    }
-
-    /// Bytes with their length in front.
-    fn sized(&mut self, width: usize) -> Option<&'a [u8]> {
-        let mut length = [0; 8];
-        length.get_mut(..width)?.copy_from_slice(self.take(width)?);
-        self.take(usize::try_from(u64::from_le_bytes(length)).ok()?)
-    }
-
-    fn line(&mut self) -> Option<()> {
-        let rest = self.pickle.get(self.at..)?;
-        self.at += rest.iter().position(|&byte| byte == b'\n')? + 1;
-        Some(())
-    }
-
-    /// The next opcode; an inner nothing at the end, an outer one where it can not go on.
-    #[expect(clippy::option_option, reason = "the end is no failure")]
-    fn next(&mut self) -> Option<Option<Step<'a>>> {
-        let Some(&opcode) = self.pickle.get(self.at) else {
-            return Some(None);
-        };
-        self.at += 1;
-        let argument = match opcode {
-            op::SHORT_BINUNICODE | op::SHORT_BINBYTES | op::LONG1 => self.sized(1)?,
-            op::BINUNICODE | op::BINBYTES | op::LONG4 => self.sized(4)?,
-            op::BINUNICODE8 | op::BINBYTES8 | op::BYTEARRAY8 => self.sized(8)?,
-            op::BININT1 | op::BINGET | op::PROTO => self.take(1)?,
-            op::BININT2 => self.take(2)?,
-            op::BININT | op::LONG_BINGET => self.take(4)?,
-            op::BINFLOAT => self.take(8)?,
-            op::GLOBAL => {
-                self.line()?;
-                self.line()?;
-                &[]
-            }
-            op::STOP => {
-                self.at = self.pickle.len();
-                &[]
-            }
-            _ => &[],
-        };
-        Some(Some(Step { opcode, argument }))
-    }
 }
 
 #[cfg(test)]

@@ -465,9 +465,21 @@ impl Machine {
         if kind == OpKind::SetItems && !items.len().is_multiple_of(2) {
             return Err(self.malformed("odd number of dict items"));
         }
-        if !items.is_empty() {
-            self.arena.add_op(target, kind, &items);
+        match items.is_empty() {
+            true => Ok(()),
+            false => self.change(target, kind, &items),
         }
+    }
+
+    /// Notes a change of an object. Python's values can not be changed; here they are written wherever they are
+    /// referred to, with what was done to them, which for one within itself has no end.
+    fn change(&mut self, target: NodeId, kind: OpKind, items: &[NodeId]) -> Result_<()> {
+        let of = self.arena.kind(target);
+        let fixed = of.is_atom() && !matches!(of, Kind::Global { .. });
+        if fixed || matches!(of, Kind::Tuple(_) | Kind::FrozenSet(_)) {
+            return Err(self.malformed("a change of a value that can not change"));
+        }
+        self.arena.add_op(target, kind, items);
         Ok(())
     }
 
@@ -517,8 +529,7 @@ impl Machine {
         let kind = match code {
             op::BUILD => {
                 let target = self.top()?;
-                self.arena.add_op(target, OpKind::Build, &[last]);
-                return Ok(());
+                return self.change(target, OpKind::Build, &[last]);
             }
             op::NEWOBJ_EX => {
                 let args = self.pop()?;

@@ -91,7 +91,7 @@ impl Scheduler {
             return true;
         }
         let group = self.groups.group(task.group);
-        group.totals.size > 2 * self.workers.total_nthreads
+        group.size() > 2 * self.workers.total_nthreads
             && group.dependency_count() < self.config.rootish_taskgroup
             && self.groups.dependency_tasks(task.group)
                 < self.config.rootish_taskgroup_dependencies as u64
@@ -123,15 +123,15 @@ impl Scheduler {
                 let worker = self
                     .best_of(id, pool.iter().copied())
                     .or_else(|| self.best_of(id, self.workers.running.iter().copied()))?;
-                let share = group.totals.size as f64 / self.workers.total_nthreads as f64;
+                let share = group.size() as f64 / self.workers.total_nthreads as f64;
                 let nthreads = f64::from(self.workers[worker].nthreads());
                 (worker, (share * nthreads).floor() as i64)
             }
         };
         let states = group.totals.states;
-        let more_to_come = states.get(TaskState::Released) + states.get(TaskState::Waiting) > 1;
+        let more = states.get(TaskState::Released) + states.get(TaskState::Waiting) + group.to_come;
         let group = self.groups.group_mut(group_id);
-        group.last_worker = more_to_come.then_some(worker);
+        group.last_worker = (more > 1).then_some(worker);
         group.last_worker_tasks_left = tasks_left - 1;
         Some(worker)
     }

@@ -283,12 +283,7 @@ impl Scheduler {
             .who_has
             .iter()
             .filter(|&w| candidate.is_none_or(|c| c == w) && !dropping.contains(&w))
-            .partition(|&w| {
-                // A task there is going to use it.
-                task.waiters
-                    .iter()
-                    .any(|t| self.tasks[t].processing_on == Some(w))
-            });
+            .partition(|&w| self.is_waited_for_on(id, w));
         let running = |w: WorkerId| self.workers[w].is_running();
         let choice = free
             .iter()

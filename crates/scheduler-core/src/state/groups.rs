@@ -84,6 +84,8 @@ pub(crate) struct Group {
     pub(crate) name: Arc<str>,
     pub(crate) prefix: PrefixId,
     pub(crate) totals: Totals,
+    /// Tasks of graphs that come in portions, as long as they did not come.
+    pub(crate) to_come: u64,
     /// Groups that tasks of this one depend on, as long as they exist.
     pub(crate) dependencies: IdSet<GroupId>,
     /// The other direction.
@@ -106,6 +108,7 @@ impl Group {
             name,
             prefix,
             totals: Totals::default(),
+            to_come: 0,
             dependencies: IdSet::default(),
             dependents: IdSet::default(),
             gone_dependencies: (0, 0),
@@ -147,9 +150,14 @@ impl Group {
     /// Everything was computed, failed or went away.
     pub(crate) fn done(&self) -> bool {
         use TaskState::{NoWorker, Processing, Queued, Waiting};
-        [Waiting, NoWorker, Queued, Processing]
-            .into_iter()
-            .all(|s| self.totals.states.get(s) == 0)
+        let states = [Waiting, NoWorker, Queued, Processing];
+        let idle = |state| self.totals.states.get(state) == 0;
+        self.to_come == 0 && states.into_iter().all(idle)
+    }
+
+    /// Tasks that were ever added, and those that are to come.
+    pub(crate) fn size(&self) -> u64 {
+        self.totals.size + self.to_come
     }
 }
 
@@ -418,6 +426,17 @@ impl GroupTable {
         });
     }
 
+    /// So many tasks will come.
+    pub(crate) fn announce(&mut self, id: GroupId, tasks: u32) {
+        self.group_mut(id).to_come += u64::from(tasks);
+    }
+
+    /// So many of the tasks that were announced came, or will not.
+    pub(crate) fn came(&mut self, id: GroupId, tasks: u32) {
+        let group = self.group_mut(id);
+        group.to_come = group.to_come.saturating_sub(u64::from(tasks));
+    }
+
     /// Undoes [`GroupTable::add_task`] for a task that never came to be.
     pub(crate) fn undo_add_task(&mut self, id: GroupId, state: TaskState) {
         self.both(id, |t| {
@@ -481,7 +500,7 @@ impl GroupTable {
         let live: u64 = group
             .dependencies
             .iter()
-            .map(|d| self.group(d).totals.size)
+            .map(|d| self.group(d).size())
             .sum();
         live + group.gone_dependencies.1
     }
@@ -493,7 +512,7 @@ impl GroupTable {
         let gone = group.totals.states.get(TaskState::Forgotten);
         let states = group.totals.states;
         let live = states.0.iter().sum::<u64>() - gone;
-        if live > 0 {
+        if live > 0 || group.to_come > 0 {
             return None;
         }
         let group = self.groups.get_mut(id.0 as usize).and_then(Option::take)?;

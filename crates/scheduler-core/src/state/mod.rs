@@ -3,6 +3,7 @@
 
 mod clients;
 mod groups;
+mod open_graphs;
 mod queue;
 mod spans;
 mod tasks;
@@ -10,6 +11,7 @@ mod workers;
 
 pub(crate) use clients::{Client, ClientTable};
 pub(crate) use groups::{Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals};
+pub(crate) use open_graphs::{Collected, Member, OpenGraph, OpenGraphs};
 pub(crate) use queue::TaskQueue;
 pub(crate) use spans::{Span, SpanTable};
 pub(crate) use tasks::{Failure, Priority, ReleaseId, Restrictions, Task, TaskTable};

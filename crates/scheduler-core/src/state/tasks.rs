@@ -133,6 +133,8 @@ pub(crate) struct Task {
     pub(crate) retries: u32,
     /// Index into the graph being taken in; [`Task::NO_SCRATCH`] else.
     pub(crate) scratch: u32,
+    /// Dependents that are still to come, in graphs that come in portions.
+    pub(crate) to_come: u32,
     pub(crate) release: ReleaseId,
     pub(crate) state: TaskState,
     /// Transition waiting to be made (see `transitions`).
@@ -143,6 +145,8 @@ pub(crate) struct Task {
     pub(crate) data_producer: bool,
     /// May wait in the queue if root-like.
     pub(crate) queueable: bool,
+    /// Among those that are let go little by little (see `transitions/let_go.rs`).
+    pub(crate) let_go: bool,
 }
 
 impl Task {
@@ -176,6 +180,7 @@ impl Task {
             suspicious: 0,
             retries: 0,
             scratch: Self::NO_SCRATCH,
+            to_come: 0,
             release: ReleaseId::default(),
             state,
             recommended: None,
@@ -184,6 +189,7 @@ impl Task {
             has_lost_dependencies: false,
             data_producer: false,
             queueable: true,
+            let_go: false,
         }
     }
 
@@ -201,7 +207,12 @@ impl Task {
 
     /// Somebody needs the result.
     pub(crate) fn is_needed(&self) -> bool {
-        !self.waiters.is_empty() || !self.who_wants.is_empty()
+        !self.waiters.is_empty() || !self.who_wants.is_empty() || self.to_come > 0
+    }
+
+    /// Nobody wants it, and nothing depends on it or will.
+    pub(crate) fn is_loose_end(&self) -> bool {
+        self.dependents.is_empty() && self.who_wants.is_empty() && self.to_come == 0
     }
 
     /// Nobody needs the result. A failed task stays failed until it is retried or forgotten.

@@ -85,6 +85,8 @@ pub(crate) struct Worker {
     pub(crate) stealable: Vec<IdSet<TaskId>>,
     /// Told to restart because it was silent; not told again.
     pub(crate) unresponsive: bool,
+    /// How its process died, if somebody told.
+    pub(crate) death: Option<Arc<str>>,
     /// Place among the workers in order of address.
     rank: u32,
     removed: bool,
@@ -115,6 +117,7 @@ impl Worker {
             in_flight_tasks: 0,
             stealable: Vec::new(),
             unresponsive: false,
+            death: None,
             rank: 0,
             removed: false,
             info,
@@ -172,6 +175,8 @@ impl Worker {
             server_id: Arc::clone(&self.info.server_id),
             local_directory: Arc::clone(&self.info.local_directory),
             nanny: self.info.nanny.clone(),
+            memory: self.metrics.memory,
+            death: self.death.clone(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::effect::{ChangeEffect, ClientMsg, Effect, LoggedEvent, PlainValue};
 use crate::ids::{ClientId, TaskId};
 use crate::sets::OrderedIdSet;
 use crate::task::TaskState;
+use crate::transitions::AT_ONCE;
 
 impl Scheduler {
     pub(super) fn add_client(&mut self, client: ClientId, name: Arc<str>) {
@@ -18,6 +19,7 @@ impl Scheduler {
     }
 
     pub(super) fn remove_client(&mut self, client: ClientId) {
+        self.abandon_graphs_of(client);
         self.release_all_keys(client);
         let name = self.clients.get(client).map(|c| Arc::clone(&c.name));
         self.clients.remove(client);
@@ -29,17 +31,25 @@ impl Scheduler {
             return;
         };
         let wanted: Vec<TaskId> = wanted.wants_what.iter().collect();
+        let many = wanted.len() > AT_ONCE;
         for id in wanted {
-            self.release_from_client(id, client);
+            if many {
+                self.unwant(id, client);
+                self.let_go_later(id);
+            } else {
+                self.release_from_client(id, client);
+            }
         }
         self.run_recommendations();
         self.fill_open_slots();
     }
 
-    /// Unknown keys are passed over: a placeholder could never run nor be forgotten.
+    /// Unknown keys are passed over, unless a graph is still to come in part: a placeholder could never run
+    /// nor be forgotten.
     pub(super) fn client_desires_keys(&mut self, client: ClientId, keys: &[Key]) {
         for key in keys {
             let Some(id) = self.tasks.id(key) else {
+                self.open_graphs.wait_for(client, key);
                 continue;
             };
             if self.add_interest(client, id) {
@@ -65,6 +75,7 @@ impl Scheduler {
     }
 
     pub(super) fn client_releases_keys(&mut self, client: ClientId, keys: &[Key]) {
+        self.open_graphs.wait_no_more(client, keys);
         for key in keys {
             if let Some(id) = self.tasks.id(key) {
                 self.release_from_client(id, client);
@@ -202,6 +213,7 @@ impl Scheduler {
 
     /// Forgets all tasks; clients and workers stay.
     pub(super) fn restart(&mut self) {
+        self.abandon_graphs();
         let clients: Vec<ClientId> = self.clients.ids().collect();
         for client in clients {
             self.release_all_keys(client);

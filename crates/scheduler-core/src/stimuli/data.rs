@@ -186,15 +186,15 @@ impl Scheduler {
         }
     }
 
-    /// The copies count as gone at once; a worker that cannot drop one says so with `add-keys`. The
-    /// last copy of a result is never asked for.
     /// Whether a task that the worker has to compute needs this one. Workers give up copies that they
     /// are told to, even then.
-    pub(super) fn is_waited_for_on(&self, id: TaskId, worker: WorkerId) -> bool {
+    pub(crate) fn is_waited_for_on(&self, id: TaskId, worker: WorkerId) -> bool {
         let mut waiters = self.tasks[id].waiters.iter();
         waiters.any(|waiter| self.tasks[waiter].processing_on == Some(worker))
     }
 
+    /// The copies count as gone at once; a worker that cannot drop one says so with `add-keys`. The
+    /// last copy of a result is never asked for.
     pub(crate) fn request_remove_replicas(&mut self, worker: WorkerId, keys: &[Key]) {
         let mut dropped = Vec::new();
         for key in keys {

@@ -99,16 +99,23 @@ impl Scheduler {
             self.add_interest(update.client, id);
         }
         self.note_graph(&update, &touched);
-        self.recommend_wanted(&wanted);
+        let finished = self.finished_among(update.client, &touched);
+        self.start(wanted);
         self.recommend_blamed(&touched);
         self.run_recommendations();
-        self.report_finished(update.client, &touched);
+        self.report_finished(update.client, &finished);
         self.cancel_lost(update.client, lost);
     }
 
-    /// Every group that tasks of the graph are in has a span from now on.
     fn give_spans(&mut self, touched: &[TaskId], notes: &SpanNotes) {
         self.spans.close_if_done(&self.groups);
+        let concerned = self.adopt_groups(touched);
+        self.spans.note(&concerned, notes);
+        self.spans.trim();
+    }
+
+    /// Every group that these tasks are in has a span from now on; the spans concerned.
+    pub(super) fn adopt_groups(&mut self, touched: &[TaskId]) -> BTreeSet<u64> {
         let mut last = None;
         let mut concerned = BTreeSet::new();
         for &id in touched {
@@ -120,8 +127,7 @@ impl Scheduler {
                 concerned.extend(self.spans.adopt(task.group, path, groups, self.now));
             }
         }
-        self.spans.note(&concerned, notes);
-        self.spans.trim();
+        concerned
     }
 
     fn note_graph(&mut self, update: &GraphUpdate, touched: &[TaskId]) {
@@ -145,7 +151,7 @@ impl Scheduler {
         });
     }
 
-    fn log_graph(&mut self, update: &GraphUpdate, tasks: Option<(usize, usize)>) {
+    pub(super) fn log_graph(&mut self, update: &GraphUpdate, tasks: Option<(usize, usize)>) {
         let mut topics = vec![Arc::from("scheduler")];
         let client = self.clients.get(update.client);
         topics.extend(client.map(|client| Arc::clone(&client.name)));
@@ -259,7 +265,7 @@ impl Scheduler {
         }
     }
 
-    fn cancel_lost(&mut self, client: ClientId, lost: Vec<Key>) {
+    pub(super) fn cancel_lost(&mut self, client: ClientId, lost: Vec<Key>) {
         if lost.is_empty() {
             return;
         }
@@ -284,6 +290,11 @@ impl Scheduler {
             entry.reachable = false;
         }
         self.discard_unreachable(&mut intake);
+        self.refuse_keys(update);
+    }
+
+    /// Nothing that the client wants of a graph will be.
+    pub(super) fn refuse_keys(&mut self, update: &GraphUpdate) {
         self.tell(
             update.client,
             ClientMsg::CancelledKeys {
@@ -369,12 +380,12 @@ impl Scheduler {
     }
 
     /// Same key, other dependencies: the older task stays as it is.
-    fn collides(&self, id: TaskId, edges: &[TaskId]) -> bool {
+    pub(super) fn collides(&self, id: TaskId, edges: &[TaskId]) -> bool {
         let new: IdSet<TaskId> = edges.iter().copied().collect();
         !new.same_members(&self.tasks[id].dependencies)
     }
 
-    fn add_dependencies(&mut self, id: TaskId, edges: &[TaskId]) {
+    pub(super) fn add_dependencies(&mut self, id: TaskId, edges: &[TaskId]) {
         let group = self.tasks[id].group;
         let mut last = None;
         for &dependency in edges {
@@ -388,7 +399,7 @@ impl Scheduler {
         }
     }
 
-    fn apply_options(
+    pub(super) fn apply_options(
         &mut self,
         id: TaskId,
         options: Arc<TaskOptions>,
@@ -411,7 +422,7 @@ impl Scheduler {
     }
 
     /// Earlier graphs run first; tasks submitted by a task come before its siblings.
-    fn generation_of(&mut self, update: &GraphUpdate) -> f64 {
+    pub(super) fn generation_of(&mut self, update: &GraphUpdate) -> f64 {
         if let Some(key) = &update.submitting_task {
             return match self.tasks.id(key).map(|id| self.tasks[id].priority) {
                 // Stock takes the first element of the priority here, not the generation.
@@ -426,20 +437,17 @@ impl Scheduler {
         self.generation
     }
 
-    fn recommend_wanted(&mut self, wanted: &[TaskId]) {
-        let mut released: Vec<(Priority, TaskId)> = wanted
-            .iter()
-            .filter(|&&id| self.tasks[id].state == TaskState::Released)
-            .map(|&id| (self.tasks[id].priority, id))
-            .collect();
+    /// Has those of the tasks run that are neither done nor under way.
+    pub(super) fn start(&mut self, mut tasks: Vec<TaskId>) {
+        tasks.retain(|&id| self.tasks[id].state == TaskState::Released);
         // The last recommendation is followed first.
-        released.sort_by_key(|&(priority, _)| std::cmp::Reverse(priority));
-        for (_, id) in released {
+        tasks.sort_by_cached_key(|&id| std::cmp::Reverse(self.tasks[id].priority));
+        for id in tasks {
             self.recommend(id, TaskState::Waiting);
         }
     }
 
-    fn recommend_blamed(&mut self, touched: &[TaskId]) {
+    pub(super) fn recommend_blamed(&mut self, touched: &[TaskId]) {
         for &id in touched {
             if matches!(self.tasks[id].state, TaskState::Memory | TaskState::Erred) {
                 continue;
@@ -455,13 +463,20 @@ impl Scheduler {
         }
     }
 
-    fn report_finished(&mut self, client: ClientId, touched: &[TaskId]) {
-        for &id in touched {
-            if self
-                .tasks
-                .get(id)
-                .is_some_and(|t| t.who_wants.contains(client))
-            {
+    /// Those of the tasks that are done and wanted by the client. To be asked before anything follows from
+    /// the graph: what ends then is told then.
+    pub(super) fn finished_among(&self, client: ClientId, touched: &[TaskId]) -> Vec<TaskId> {
+        let done = |id: &TaskId| {
+            let task = &self.tasks[*id];
+            let over = matches!(task.state, TaskState::Memory | TaskState::Erred);
+            over && task.who_wants.contains(client)
+        };
+        touched.iter().copied().filter(done).collect()
+    }
+
+    pub(super) fn report_finished(&mut self, client: ClientId, finished: &[TaskId]) {
+        for &id in finished {
+            if self.tasks.get(id).is_some() {
                 self.report(client, id);
             }
         }
@@ -470,6 +485,6 @@ impl Scheduler {
 
 /// Restrictions of the options seen last: tasks of one submission mostly share theirs.
 #[derive(Default)]
-struct SharedRestrictions {
+pub(super) struct SharedRestrictions {
     last: Option<(Arc<TaskOptions>, Option<Arc<Restrictions>>)>,
 }

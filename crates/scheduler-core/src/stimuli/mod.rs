@@ -2,6 +2,7 @@
 
 mod clients;
 mod data;
+mod graph_portions;
 mod graph_update;
 mod tasks;
 mod timers;
@@ -58,6 +59,8 @@ impl Scheduler {
                 self.set_stimulus(Arc::clone(&update.stimulus_id), "update-graph");
                 self.update_graph(*update);
             }
+            Event::BeginGraph(outline) => self.begin_graph(*outline),
+            Event::ContinueGraph(portion) => self.continue_graph(*portion),
             Event::ClientDesiresKeys { client, keys } => {
                 self.own_stimulus("client-desires-keys");
                 self.client_desires_keys(client, &keys);
@@ -128,6 +131,11 @@ impl Scheduler {
             } => {
                 self.set_stimulus(stimulus_id, "remove-worker");
                 self.remove_worker(worker, expected, close);
+            }
+            Event::WorkerDied { worker, death } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.death = Some(death);
+                }
             }
             Event::Heartbeat {
                 worker,

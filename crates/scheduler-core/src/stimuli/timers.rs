@@ -74,6 +74,9 @@ impl Scheduler {
 
     /// See [`Scheduler::poll_timeout`].
     pub(crate) fn next_timer(&self) -> Option<Timestamp> {
+        if !self.letting_go.is_empty() {
+            return Some(self.now);
+        }
         let t = &self.timers;
         [
             t.ttl,

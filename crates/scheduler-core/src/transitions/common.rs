@@ -12,7 +12,7 @@ use crate::state::{Failure, ReleaseId, TaskQueue};
 use crate::story::ErredTask;
 use crate::task::TaskState;
 
-use super::Cause;
+use super::{Cause, let_go};
 
 /// How many failures are remembered for [`Scheduler::erred_tasks`].
 const ERRED_TASKS: usize = 100;
@@ -261,11 +261,12 @@ impl Scheduler {
 
     pub(crate) fn release_used_dependencies(&mut self, id: TaskId) {
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        let many = dependencies.len() > let_go::AT_ONCE;
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             task.waiters.remove(id);
             if task.can_be_let_go() {
-                self.recommend(dependency, TaskState::Released);
+                self.let_go(dependency, TaskState::Released, many);
             }
         }
         self.tasks[id].dependencies = dependencies;
@@ -370,12 +371,14 @@ impl Scheduler {
             }
         }
         self.tasks[id].waiters.clear();
-        for dependency in std::mem::take(&mut self.tasks[id].dependencies).iter() {
+        let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        let many = dependencies.len() > let_go::AT_ONCE;
+        for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             task.dependents.remove(id);
             task.waiters.remove(id);
-            if task.dependents.is_empty() && task.who_wants.is_empty() {
-                self.recommend(dependency, TaskState::Forgotten);
+            if task.is_loose_end() {
+                self.let_go(dependency, TaskState::Forgotten, many);
             }
         }
         self.tasks[id].waiting_on.clear();
@@ -393,6 +396,9 @@ impl Scheduler {
         self.unrunnable.remove(id);
         self.stealing_forget(id);
         if let Some(task) = self.tasks.remove(id) {
+            if task.to_come > 0 {
+                self.open_graphs.forget(id);
+            }
             for client in task.who_wants.iter() {
                 if let Some(client) = self.clients.get_mut(client) {
                     client.wants_what.remove(id);
@@ -403,21 +409,30 @@ impl Scheduler {
 
     /// The client no longer wants the task.
     pub(crate) fn release_from_client(&mut self, id: TaskId, client: ClientId) {
-        let wanted = self
-            .clients
-            .get_mut(client)
-            .is_some_and(|c| c.wants_what.remove(id));
-        if !wanted {
-            return;
+        if self.unwant(id, client) {
+            self.interest_was_lost(id);
         }
-        let task = &mut self.tasks[id];
-        task.who_wants.remove(client);
-        if task.who_wants.is_empty() {
-            if task.dependents.is_empty() {
-                self.recommend(id, TaskState::Forgotten);
-            } else if task.state != TaskState::Erred && task.waiters.is_empty() {
-                self.recommend(id, TaskState::Released);
-            }
+    }
+
+    /// Takes note that the client no longer wants the task; `false` if it did not.
+    pub(crate) fn unwant(&mut self, id: TaskId, client: ClientId) -> bool {
+        let client_of = self.clients.get_mut(client);
+        let wanted = client_of.is_some_and(|c| c.wants_what.remove(id));
+        if wanted {
+            self.tasks[id].who_wants.remove(client);
+        }
+        wanted
+    }
+
+    /// Recommends what follows if nobody needs the task any more.
+    pub(crate) fn interest_was_lost(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(id).filter(|task| task.who_wants.is_empty()) else {
+            return;
+        };
+        if task.is_loose_end() {
+            self.recommend(id, TaskState::Forgotten);
+        } else if task.can_be_let_go() {
+            self.recommend(id, TaskState::Released);
         }
     }
 

@@ -9,12 +9,15 @@
 
 mod common;
 mod erred;
+mod let_go;
 mod memory;
 mod no_worker;
 mod processing;
 mod queued;
 mod released;
 mod waiting;
+
+pub(crate) use let_go::AT_ONCE;
 
 use std::sync::Arc;
 

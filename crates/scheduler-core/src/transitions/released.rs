@@ -58,6 +58,7 @@ impl Scheduler {
     fn will_be_needed(&self, id: TaskId) -> bool {
         let task = &self.tasks[id];
         !task.who_wants.is_empty()
+            || task.to_come > 0
             || task
                 .dependents
                 .iter()

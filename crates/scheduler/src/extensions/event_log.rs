@@ -294,7 +294,9 @@ impl EventLogExtension {
 
     async fn log_event(self: Arc<Self>, context: Arc<Context>, mut call: Call) -> Reply {
         let topics = topics_of(&call)?;
-        self.write(&context, topics, call.take("msg"));
+        let payload = call.take("msg");
+        context.obituaries.note(&context.workers, &payload);
+        self.write(&context, topics, payload);
         Ok(Value::Nil)
     }
 

@@ -13,6 +13,7 @@ use oxidask_wire::value::Value;
 
 use super::fields::Fields;
 use super::{GraphError, Taken, order, spans};
+use crate::aside::aside;
 use crate::context::Context;
 use crate::python_host::{Annotations, ExpandRequest, ExpandedGraph};
 
@@ -23,7 +24,8 @@ pub(super) async fn expand(
     fields: &Fields,
 ) -> Result<Taken, GraphError> {
     let graph = context.python.expand(&request).await?;
-    taken(graph, fields, request.release)
+    let size = graph.tasks.len();
+    aside(size, || taken(graph, fields, request.release))
 }
 
 fn taken(graph: ExpandedGraph, fields: &Fields, release: Release) -> Result<Taken, GraphError> {

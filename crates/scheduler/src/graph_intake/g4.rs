@@ -11,6 +11,7 @@ use oxidask_wire::value::Value;
 use super::fields::Fields;
 use super::options::value_of;
 use super::{GraphError, Taken, by_python, split};
+use crate::aside::aside;
 use crate::context::Context;
 use crate::python_host::{ExpandRequest, SubmittedGraph};
 
@@ -33,7 +34,10 @@ pub(super) async fn expand(
     let reason = match plain(&fields.annotations)? {
         Err(reason) => reason,
         Ok(annotations) => match split_expr(&frames, fields).await? {
-            Intake::Split(graph) => return split::taken(graph, &annotations, fields, release),
+            Intake::Split(graph) => {
+                let size = graph.tasks.len();
+                return aside(size, || split::taken(graph, &annotations, fields, release));
+            }
             Intake::NeedsPython(reason) => reason.to_string(),
         },
     };

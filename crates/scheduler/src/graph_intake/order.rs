@@ -7,11 +7,10 @@ use oxidask_key::Key;
 use oxidask_wire::release::Release;
 
 use super::fields::Fields;
+use crate::aside::aside;
 
 /// First release with the newer algorithm.
 const NEWER: Release = Release::new(2024, 1, 0);
-/// Graphs of at least this many tasks make room on their I/O thread for other work.
-const LARGE: usize = 2000;
 
 /// The number of each task: what the client says, else the static order of its release.
 pub(super) fn numbers<'a>(
@@ -26,10 +25,7 @@ pub(super) fn numbers<'a>(
         true => Algorithm::V2026,
         false => Algorithm::V2022,
     };
-    if tasks.len() < LARGE {
-        return order(tasks, algorithm);
-    }
-    tokio::task::block_in_place(|| order(tasks, algorithm))
+    aside(tasks.len(), || order(tasks, algorithm))
 }
 
 fn from<'a>(given: &HashMap<Key, i64>, tasks: impl Iterator<Item = OrderTask<'a>>) -> Vec<i64> {

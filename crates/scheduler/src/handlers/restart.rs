@@ -15,6 +15,8 @@ use crate::workers::WorkerEntry;
 
 /// Between two looks whether workers are back.
 const POLL: Duration = Duration::from_millis(100);
+/// Longest that the answer waits for the streams of clients.
+const TOLD: Duration = Duration::from_secs(1);
 /// First release whose nannies have `kill` restart the process by themselves.
 const KILL_RESTARTS: Release = Release::new(2022, 5, 1);
 /// First release whose nannies accept a `reason`.
@@ -55,7 +57,22 @@ pub async fn restart(context: Arc<Context>, call: Call) -> Reply {
     let mut restart = Restart::from_call(&call)?;
     restart.workers = None;
     restart_everything(&context, restart).await?;
+    told(&context).await;
     Ok(Value::Nil)
+}
+
+/// Waits until the clients were sent what was queued for them: one that has the answer submits anew,
+/// and would lose its new futures to the news of the restart.
+async fn told(context: &Context) {
+    let mut waiting = tokio::task::JoinSet::new();
+    for client in context.clients.connected() {
+        if let Some(connection) = &client.connection {
+            waiting.spawn(connection.outbox.checkpoint().reached());
+        }
+    }
+    let all = async { while waiting.join_next().await.is_some() {} };
+    // A client that does not read must not hold up the others.
+    let _ = tokio::time::timeout(TOLD, all).await;
 }
 
 /// Forgets all tasks, tells all clients, restarts all workers.

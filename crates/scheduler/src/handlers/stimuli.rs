@@ -191,14 +191,21 @@ pub async fn unregister(context: Arc<Context>, call: Call) -> Reply {
     let Some(worker) = context.workers.at(call.str("address")?) else {
         return Ok("already-removed".into());
     };
-    let event = Event::RemoveWorker {
+    let mut events = Vec::new();
+    if let Some(death) = context.obituaries.take(&worker) {
+        events.push(Event::WorkerDied {
+            worker: worker.id,
+            death,
+        });
+    }
+    events.push(Event::RemoveWorker {
         worker: worker.id,
         // `safe`: the worker itself says that its tasks are not to blame.
         expected: call.flag("safe", false) || call.flag("expected", false),
         close: call.flag("close", true),
         stimulus_id: stimulus(&call, "unregister"),
-    };
-    context.core.apply(vec![event]).await?;
+    });
+    context.core.apply(events).await?;
     Ok("OK".into())
 }
 

@@ -2,7 +2,6 @@
 
 use super::openmetrics::Kind::{self, Counter, Gauge};
 use super::openmetrics::{Format, Page};
-use super::process::ProcessFigures;
 use super::source::{Metrics, OwnFamily, PrefixFigures};
 
 /// Factors of the cost of moving a task over that of running it, by level of stealing.
@@ -29,7 +28,7 @@ pub fn render(metrics: &Metrics, namespace: &str, format: Format) -> String {
             .map(|(value, figure)| (vec![(family.label, value.as_str())], *figure));
         page.family(&family.name, &family.help, kind, samples);
     }
-    page.process(&metrics.process, metrics.started);
+    metrics.process.write_to(&mut page.page, metrics.started);
     page.own(&metrics.own);
     page.page.finish()
 }
@@ -57,51 +56,6 @@ impl Families<'_> {
 
     fn one(&mut self, name: &str, help: &str, kind: Kind, value: f64) {
         self.family(name, help, kind, [(Vec::new(), value)]);
-    }
-
-    /// As Prometheus' client libraries name them, without any namespace.
-    fn process(&mut self, process: &ProcessFigures, started: f64) {
-        let rows: [(&str, &str, Kind, f64); 6] = [
-            (
-                "virtual_memory_bytes",
-                "Virtual memory size in bytes.",
-                Gauge,
-                whole(process.virtual_bytes),
-            ),
-            (
-                "resident_memory_bytes",
-                "Resident memory size in bytes.",
-                Gauge,
-                whole(process.resident_bytes),
-            ),
-            (
-                "start_time_seconds",
-                "Start time of the process since unix epoch in seconds.",
-                Gauge,
-                started,
-            ),
-            (
-                "cpu_seconds",
-                "Total user and system CPU time spent in seconds.",
-                Counter,
-                process.cpu_seconds,
-            ),
-            (
-                "open_fds",
-                "Number of open file descriptors.",
-                Gauge,
-                whole(process.open_fds),
-            ),
-            (
-                "max_fds",
-                "Maximum number of open file descriptors.",
-                Gauge,
-                whole(process.max_fds),
-            ),
-        ];
-        for (name, help, kind, value) in rows {
-            self.page.one(&format!("process_{name}"), help, kind, value);
-        }
     }
 
     fn own(&mut self, families: &[OwnFamily]) {

@@ -6,8 +6,10 @@ mod outgoing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oxidask_key::Key;
 use oxidask_scheduler_core::effect::ClientMsg;
 use oxidask_scheduler_core::event::Event;
+use oxidask_scheduler_core::ids::ClientId;
 use oxidask_wire::connection::{Reader, Writer};
 use oxidask_wire::dialect::Dialect;
 use oxidask_wire::error::{DecodeError, ReadError};
@@ -215,6 +217,11 @@ async fn handle(
                     }
                 }
             }
+            Step::Release {
+                client,
+                keys,
+                stimulus_id,
+            } => release(context, client, &keys, &stimulus_id).await,
             Step::Handler(value) => {
                 let peer = StreamPeer::Client(Arc::clone(client));
                 rpc::run_stream_handler(context, peer, value).await;
@@ -226,6 +233,19 @@ async fn handle(
     }
     context.core.send_batch(std::mem::take(events));
     Ok(true)
+}
+
+/// Releases many results, some at a time.
+async fn release(context: &Context, client: ClientId, keys: &[Key], stimulus_id: &Arc<str>) {
+    for keys in keys.chunks(incoming::RELEASED_AT_ONCE) {
+        let event = Event::ClientReleasesKeys {
+            client,
+            keys: keys.to_vec(),
+            stimulus_id: Arc::clone(stimulus_id),
+        };
+        // An error means that the scheduler ends.
+        let _ = context.core.apply(vec![event]).await;
+    }
 }
 
 /// Whether the client's certificate allows an op of its stream.

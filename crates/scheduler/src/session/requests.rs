@@ -11,6 +11,7 @@ use oxidask_wire::rpc::Request;
 use super::{Origin, caller, client, feed, nanny, status, worker};
 use crate::context::Context;
 use crate::handlers::gather;
+use crate::outbox::Checkpoint;
 use crate::rpc::{self, Call, RpcError};
 use crate::traffic::PeerKind;
 
@@ -139,6 +140,8 @@ async fn answer(
     let (reply, close) = (request.reply, request.close || request.op == "close");
     let forwards = request.op == "gather" && reply && !writer.generation().is_path_based();
     let call = into_call(request, context, origin);
+    // Until the end of this function, which is after the answer was written.
+    let _stream = hold_stream(context, &call);
     let answer = match origin.check(&call.op) {
         Ok(()) if forwards && !context.settings.blocked_handlers.contains(&*call.op) => {
             return match gather::forward(Arc::clone(context), call, writer).await {
@@ -172,4 +175,16 @@ async fn answer(
         }
     }
     if close { Next::End } else { Next::Request }
+}
+
+/// Keeps what the call causes off the stream of the client that asks, if the client needs the answer
+/// first: it sets futures back when it has the answer to `retry`, and would forget results that its
+/// stream has brought by then.
+fn hold_stream(context: &Context, call: &Call) -> Option<Checkpoint> {
+    if &*call.op != "retry" {
+        return None;
+    }
+    let client = context.clients.named(call.get("client")?.as_str()?)?;
+    let connection = client.connection.as_ref()?;
+    Some(connection.outbox.checkpoint())
 }

@@ -22,7 +22,7 @@ use crate::outbox::{OutboxReader, Outgoing};
 use crate::rpc::{self, Call, RpcError, StreamPeer};
 use crate::traffic::{PeerKind, Tally, Traffic};
 use crate::workers::WorkerEntry;
-use incoming::Step;
+use incoming::{Repeated, Step};
 
 /// How long a worker that was removed may take to close its end.
 const LINGER: Duration = Duration::from_secs(60);
@@ -66,13 +66,20 @@ pub async fn run(context: Arc<Context>, call: Call, mut reader: Reader, mut writ
         }
         writing.abort();
     }
-    leave(&context, &worker);
+    leave(&context, &worker).await;
 }
 
 /// The stream has ended. A worker that closes by itself says so, yet its running tasks are blamed as
 /// if it had died: who may leave is removed before (`retire_workers`, `unregister`).
-fn leave(context: &Arc<Context>, worker: &WorkerEntry) {
+async fn leave(context: &Arc<Context>, worker: &WorkerEntry) {
     if context.workers.get(worker.id).is_some() {
+        if let Some(death) = context.obituaries.of(worker).await {
+            tracing::info!(target: "distributed.scheduler", "The process of worker {} ended: {death}", worker.info.address);
+            context.core.send(Event::WorkerDied {
+                worker: worker.id,
+                death,
+            });
+        }
         context.core.send(Event::RemoveWorker {
             worker: worker.id,
             expected: false,
@@ -86,6 +93,7 @@ fn leave(context: &Arc<Context>, worker: &WorkerEntry) {
 async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Reader) {
     let mut events = Vec::new();
     let mut tally = context.traffic.tally(PeerKind::Worker);
+    let mut repeated = Repeated::default();
     loop {
         context.core.ready().await;
         let message = match reader.read().await {
@@ -96,7 +104,15 @@ async fn read(context: &Arc<Context>, worker: &Arc<WorkerEntry>, reader: &mut Re
                 return;
             }
         };
-        match handle(context, worker, &message, &mut events, &mut tally).await {
+        let handled = handle(
+            context,
+            worker,
+            &message,
+            &mut repeated,
+            &mut events,
+            &mut tally,
+        );
+        match handled.await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -112,6 +128,7 @@ async fn handle(
     context: &Arc<Context>,
     worker: &Arc<WorkerEntry>,
     message: &Message,
+    repeated: &mut Repeated,
     events: &mut Vec<Event>,
     tally: &mut Tally<'_>,
 ) -> Result<bool, DecodeError> {
@@ -122,7 +139,7 @@ async fn handle(
     for item in message.items() {
         let item = item?;
         tally.add(item.op, item.raw.len());
-        match incoming::step(worker, &item, record, events)? {
+        match incoming::step(worker, &item, record, repeated, events)? {
             Step::Continue => {}
             Step::Extension(value) => {
                 context.core.send_batch(std::mem::take(events));

@@ -15,6 +15,7 @@ mod oracle;
 pub mod process;
 mod scenario;
 mod shell;
+mod submission;
 pub mod worker;
 
 use std::cmp::Ordering;
@@ -38,6 +39,7 @@ use graphs::SimGraph;
 use network::{Link, Network, Peer};
 use process::{Gathered, WorkerProcess};
 pub use scenario::{Scenario, WorkerKind};
+use submission::Submissions;
 
 /// Virtual time at which a simulation begins; some moment in the past, so that mix-ups with
 /// durations show.
@@ -91,6 +93,8 @@ enum Occurrence {
     Time(WorkerId),
     Heartbeat(WorkerId),
     Submit(ClientId, usize),
+    /// The next portion of the graph that a client submits.
+    Portion(u32),
     Fault(FaultKind),
     /// Somebody starts a worker in the place of one that is gone.
     Replace,
@@ -147,6 +151,7 @@ pub struct Sim {
     connected: BTreeSet<u32>,
     graphs: BTreeMap<u32, Vec<SimGraph>>,
     submitted: usize,
+    submissions: Submissions,
     next_worker: u32,
     /// Workers that are being started.
     arriving: usize,
@@ -175,6 +180,7 @@ impl Sim {
             connected: BTreeSet::new(),
             graphs: BTreeMap::new(),
             submitted: 0,
+            submissions: Submissions::new(scenario.seed),
             next_worker: 0,
             arriving: 0,
             timeout_at: None,
@@ -305,8 +311,12 @@ impl Sim {
                     // The session is gone with the connection; nothing of it reaches the core.
                     return Ok(());
                 }
-                self.core_event(event)
+                match peer {
+                    Peer::Client(number) => self.client_event(number, event),
+                    _ => self.core_event(event),
+                }
             }
+            Occurrence::Portion(client) => self.portion(client),
             Occurrence::Spurious(event) | Occurrence::Examined(event) => self.core_event(event),
             Occurrence::Submit(client, graph) => {
                 self.submit(client, graph);

@@ -35,6 +35,8 @@ pub struct ConnectOptions {
     pub capabilities: Vec<String>,
     /// Our certificate, and whose we accept.
     pub security: Security,
+    /// The name that is asked for in TLS (SNI), if any.
+    pub server_name: Option<String>,
 }
 
 impl Default for ConnectOptions {
@@ -48,6 +50,7 @@ impl Default for ConnectOptions {
             pickle_protocol: 4,
             capabilities: Vec::new(),
             security: Security::default(),
+            server_name: None,
         }
     }
 }
@@ -153,7 +156,7 @@ async fn dress(
     match target.scheme {
         Scheme::Tcp => Connection::establish(address, stream, options).await,
         Scheme::Tls => {
-            let stream = encrypt(address, target, stream, &options.security).await?;
+            let stream = encrypt(address, stream, options).await?;
             Connection::establish(address, stream, options).await
         }
         Scheme::Ws => {
@@ -165,7 +168,7 @@ async fn dress(
             Connection::establish(address, stream.map_err(websocket)?, options).await
         }
         Scheme::Wss => {
-            let stream = encrypt(address, target, stream, &options.security).await?;
+            let stream = encrypt(address, stream, options).await?;
             let info = TransportInfo {
                 scheme: Scheme::Wss,
                 certificate: tls::peer_certificate(&stream),
@@ -178,11 +181,11 @@ async fn dress(
 
 async fn encrypt(
     address: &str,
-    target: &Address,
     stream: TcpStream,
-    security: &Security,
+    options: &ConnectOptions,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
-    match security.connect(&target.host, stream).await {
+    let name = options.server_name.as_deref();
+    match options.security.connect(name, stream).await {
         Some(Ok(stream)) => Ok(stream),
         Some(Err(source)) => Err(ConnectError::Tls {
             address: address.into(),

@@ -109,13 +109,19 @@ impl Writer {
     async fn flush_io(&mut self) -> io::Result<()> {
         self.close_tail();
         while !self.queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut count = 0;
-            for (slot, piece) in slices.iter_mut().zip(&self.queue) {
-                *slot = IoSlice::new(piece);
-                count += 1;
-            }
-            let written = self.io.write_vectored(&slices[..count]).await?;
+            let written = match self.queue.front() {
+                // Mostly: the system has less to do for one piece.
+                Some(piece) if self.queue.len() == 1 => self.io.write(piece).await?,
+                _ => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    let mut count = 0;
+                    for (slot, piece) in slices.iter_mut().zip(&self.queue) {
+                        *slot = IoSlice::new(piece);
+                        count += 1;
+                    }
+                    self.io.write_vectored(&slices[..count]).await?
+                }
+            };
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

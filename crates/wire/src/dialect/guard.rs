@@ -25,9 +25,37 @@ pub(super) enum TaskForm {
     Node,
 }
 
+const HEAD: &[u8] = b"\x80\x04ctoolz.functoolz\nexcepts\n(cbuiltins\nException\n";
+const LOADS: &[u8] = b"cpickle\nloads\n";
+/// Ends the first call and begins the arguments of the second.
+const MIDDLE: &[u8] = b"tR(";
+const TAIL: &[u8] = b"tR.";
+
+static NODE: LazyLock<Bytes> = LazyLock::new(|| failing_node().stream());
+
+/// The task's own pickle in one that a scheduler of ours has guarded; nothing if it is none of those, has
+/// buffers, or is for releases before 2024.11.0. A worker that unpickles a task when it runs it needs no
+/// guard, but what is to be raised if that fails.
+pub fn unguarded(pickle: &Bytes) -> Option<Bytes> {
+    let rest = pickle.strip_prefix(HEAD)?.strip_prefix(LOADS)?;
+    let rest = rest.strip_prefix(&**NODE)?.strip_prefix(MIDDLE)?;
+    let (length, rest) = match rest.split_first()? {
+        (b'B', rest) => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::try_from(u32::from_le_bytes(*length)).ok()?, rest)
+        }
+        (&BINBYTES8, rest) => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::try_from(u64::from_le_bytes(*length)).ok()?, rest)
+        }
+        _ => return None,
+    };
+    let (inner, tail) = rest.split_at_checked(length)?;
+    (tail == TAIL).then(|| pickle.slice_ref(inner))
+}
+
 /// The pickle with `pickle` in it; `buffers` is the number of its out-of-band buffers.
 pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes {
-    static NODE: LazyLock<Bytes> = LazyLock::new(|| failing_node().stream());
     static TRIPLE: LazyLock<Bytes> = LazyLock::new(|| failing_triple().stream());
     let handler = match form {
         TaskForm::Node => &NODE,
@@ -35,9 +63,9 @@ pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes 
     };
     let length = pickle.prefix.len() + pickle.body.len();
     let mut out = Vec::with_capacity(length + handler.len() + buffers + 192);
-    out.extend_from_slice(b"\x80\x04ctoolz.functoolz\nexcepts\n(cbuiltins\nException\n");
+    out.extend_from_slice(HEAD);
     if buffers == 0 {
-        out.extend_from_slice(b"cpickle\nloads\n");
+        out.extend_from_slice(LOADS);
     } else {
         // functools.partial(pickle.loads, buffers=[…])
         out.extend_from_slice(
@@ -47,7 +75,7 @@ pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes 
         out.extend_from_slice(b"esNtb");
     }
     out.extend_from_slice(handler);
-    out.extend_from_slice(b"tR(");
+    out.extend_from_slice(MIDDLE);
     match u32::try_from(length) {
         Ok(len) => {
             out.push(b'B');
@@ -60,7 +88,7 @@ pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes 
     }
     out.extend_from_slice(&pickle.prefix);
     out.extend_from_slice(&pickle.body);
-    out.extend_from_slice(b"tR.");
+    out.extend_from_slice(TAIL);
     out.into()
 }
 
@@ -112,4 +140,28 @@ fn failing_triple() -> Object {
         Vec::new(),
     );
     composed(vec![join, rest])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_guarded_is_found_again() {
+        let pickle = Pickle {
+            prefix: Bytes::from_static(b"\x80\x05N0"),
+            body: Bytes::from_static(b"K\x01."),
+        };
+        let whole = guarded(&pickle, 0, TaskForm::Node);
+        let inner = unguarded(&whole).expect("found");
+        assert_eq!(&inner[..], b"\x80\x05N0K\x01.");
+        for other in [
+            guarded(&pickle, 1, TaskForm::Node),
+            guarded(&pickle, 0, TaskForm::Triple),
+            inner,
+            whole.slice(..whole.len() - 1),
+        ] {
+            assert_eq!(unguarded(&other), None);
+        }
+    }
 }

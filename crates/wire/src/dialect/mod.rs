@@ -13,6 +13,8 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use guard::unguarded;
+
 use crate::message::{Composer, ErrorObject};
 use crate::payload::{Payload, PayloadKind};
 use crate::release::{Generation, Release};

@@ -1,5 +1,5 @@
 //! `/metrics`: the families of stock's worker of 2026.8.0 under their names and labels, then those of any
-//! process. Without those that need gilknocker or crick, which stock leaves out, too, without them.
+//! process with a Python in it. Without the one that needs gilknocker, which stock leaves out, too, without it.
 
 use oxidask_http::openmetrics::Kind::{Counter, Gauge};
 use oxidask_http::openmetrics::{Format, Kind, Page};
@@ -9,6 +9,7 @@ use oxidask_worker_core::task::TaskState;
 use oxidask_worker_core::views::TransferFigures;
 
 use crate::host::Handle;
+use crate::ticks::Garbage;
 
 pub(super) async fn render(handle: &Handle, format: Format) -> String {
     let asked = handle.ask(|core| {
@@ -27,9 +28,14 @@ pub(super) async fn render(handle: &Handle, format: Format) -> String {
     page.transfers(&transfers, handle.transfers().outgoing_bytes());
     page.spilling(handle);
     page.ticks(handle);
-    page.process(&process);
+    page.medians(handle);
+    process.write_to(&mut page.page, process.start_time);
+    page.python(handle);
     page.page.finish()
 }
+
+/// One of the numbers.
+type CountOf = fn(&Garbage) -> u64;
 
 struct Families<'a> {
     namespace: &'a str,
@@ -202,42 +208,68 @@ impl Families<'_> {
         );
     }
 
-    /// As Prometheus' client libraries name them, without any namespace.
-    fn process(&mut self, process: &ProcessFigures) {
-        let rows: [(&str, &str, Kind, f64); 5] = [
+    /// Stock has them where crick is installed.
+    fn medians(&mut self, handle: &Handle) {
+        let rows = [
             (
-                "virtual_memory_bytes",
-                "Virtual memory size in bytes.",
-                Gauge,
-                process.virtual_bytes as f64,
+                "tick_duration_median_seconds",
+                "Median tick duration at worker",
+                handle.ticks().median(),
             ),
             (
-                "resident_memory_bytes",
-                "Resident memory size in bytes.",
-                Gauge,
-                process.resident_bytes as f64,
+                "task_duration_median_seconds",
+                "Median task runtime at worker",
+                handle.digests().median_duration(),
             ),
             (
-                "cpu_seconds",
-                "Total user and system CPU time spent in seconds.",
-                Counter,
-                process.cpu_seconds,
-            ),
-            (
-                "open_fds",
-                "Number of open file descriptors.",
-                Gauge,
-                process.open_fds as f64,
-            ),
-            (
-                "max_fds",
-                "Maximum number of open file descriptors.",
-                Gauge,
-                process.max_fds as f64,
+                "transfer_bandwidth_median_bytes",
+                "Bandwidth for transfer at worker",
+                handle.transfers().median_bandwidth(),
             ),
         ];
-        for (name, help, kind, value) in rows {
-            self.page.one(&format!("process_{name}"), help, kind, value);
+        for (name, help, value) in rows {
+            self.one(name, help, Gauge, value);
+        }
+    }
+
+    /// What Prometheus' client library tells of the interpreter.
+    fn python(&mut self, handle: &Handle) {
+        let generations = ["0", "1", "2"];
+        let garbage = handle.ticks().garbage();
+        let families: [(&str, &str, CountOf); 3] = [
+            (
+                "objects_collected",
+                "Objects collected during gc",
+                |garbage| garbage.collected,
+            ),
+            (
+                "objects_uncollectable",
+                "Uncollectable objects found during GC",
+                |garbage| garbage.uncollectable,
+            ),
+            (
+                "collections",
+                "Number of times this generation was collected",
+                |garbage| garbage.collections,
+            ),
+        ];
+        for (name, help, count) in families {
+            let samples = generations.iter().zip(&garbage);
+            let samples = samples.map(|(generation, garbage)| {
+                (vec![("generation", *generation)], count(garbage) as f64)
+            });
+            let name = format!("python_gc_{name}");
+            self.page.family(&name, help, Counter, samples);
+        }
+        let labels = &handle.settings().http.python;
+        if !labels.is_empty() {
+            let labels = labels.iter();
+            let labels = labels
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            let sample = [(labels, 1.0)];
+            self.page
+                .family("python_info", "Python platform information", Gauge, sample);
         }
     }
 }

@@ -6,6 +6,8 @@
 mod families;
 mod pages;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,6 +15,9 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use oxidask_http::listen::{BindError, HttpListener};
 use oxidask_http::openmetrics::Format;
+
+use oxidask_worker_core::Worker;
+use oxidask_worker_core::status::WorkerStatus;
 
 use crate::host::Handle;
 use crate::settings::Settings;
@@ -35,7 +40,9 @@ pub(crate) async fn serve(listener: HttpListener, handle: Handle) {
     oxidask_http::listen::serve(listener, router(handle)).await;
 }
 
-const ALWAYS: [&str; 3] = ["/health", "/metrics", "/sitemap.json"];
+const ALWAYS: [&str; 4] = ["/health", "/ready", "/metrics", "/sitemap.json"];
+/// A state machine that is silent for so long does not come back.
+const DEAD: Duration = Duration::from_secs(10);
 const PAGES: [&str; 7] = [
     "/status",
     "/info",
@@ -49,7 +56,8 @@ const PAGES: [&str; 7] = [
 fn router(handle: Handle) -> Router {
     let pages = handle.settings().http.pages;
     let mut router = Router::new()
-        .route("/health", get(|| async { "ok" }))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/sitemap.json", get(sitemap));
     if pages {
@@ -72,6 +80,41 @@ fn router(handle: Handle) -> Router {
     router
         .fallback(|| async { (StatusCode::NOT_FOUND, "404: Not Found") })
         .with_state(handle)
+}
+
+/// Why a probe is answered with 503.
+type Unwell = (StatusCode, &'static str);
+
+fn unwell(reason: &'static str) -> Unwell {
+    (StatusCode::SERVICE_UNAVAILABLE, reason)
+}
+
+async fn status(handle: &Handle) -> Result<WorkerStatus, Unwell> {
+    match tokio::time::timeout(DEAD, handle.ask(Worker::status)).await {
+        Ok(Some(status)) => Ok(status),
+        Ok(None) => Err(unwell("the worker has ended")),
+        Err(_) => Err(unwell("the worker does not answer")),
+    }
+}
+
+/// Liveness: the worker takes orders, whatever tasks do with the interpreter.
+async fn health(State(handle): State<Handle>) -> Result<&'static str, Unwell> {
+    status(&handle).await.map(|_| "ok")
+}
+
+/// Readiness: the scheduler can give it something to do.
+async fn ready(State(handle): State<Handle>) -> Result<&'static str, Unwell> {
+    let status = status(&handle).await?;
+    match status {
+        WorkerStatus::Paused => Err(unwell("the worker is paused: it is short of memory")),
+        WorkerStatus::ClosingGracefully | WorkerStatus::Closing | WorkerStatus::Closed => {
+            Err(unwell("the worker is leaving"))
+        }
+        WorkerStatus::Init | WorkerStatus::Running if !handle.is_connected() => {
+            Err(unwell("the worker is not connected to a scheduler"))
+        }
+        WorkerStatus::Init | WorkerStatus::Running => Ok("ok"),
+    }
 }
 
 async fn metrics(State(handle): State<Handle>, headers: HeaderMap) -> Response {

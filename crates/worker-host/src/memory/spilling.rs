@@ -19,8 +19,10 @@ use crate::interpreter::Interpreter;
 use crate::metrics::resident_bytes;
 use crate::store::{Store, Victim};
 
-/// After a disk that was full, or a limit that was reached.
+/// After a disk that was full, or a limit that was reached, nothing is tried for so long. Then it is tried
+/// again even without new data, each time after twice as long up to the longest.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const UNMANAGED: &str = "Unmanaged memory use is high. This may indicate a memory leak or the memory may not be \
      released to the OS; see https://distributed.dask.org/en/latest/worker-memory.html#memory-not-released-back-to-the-os \
      for more information.";
@@ -148,10 +150,24 @@ impl Memory {
             capacity: Seldom::new(10.0),
             disk: Seldom::new(10.0),
         };
+        let mut pause = Duration::ZERO;
         loop {
-            self.wake.notified().await;
+            let again = async {
+                match self.is_failing() && self.has_too_much() {
+                    true => tokio::time::sleep(pause).await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = again => {}
+            }
             self.round(&mut told).await;
             self.full.send_replace(false);
+            pause = match self.is_failing() {
+                true => (pause * 2).clamp(PAUSE_AFTER_FAILURE, LONGEST_PAUSE),
+                false => Duration::ZERO,
+            };
         }
     }
 

@@ -9,13 +9,12 @@ use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_wire::Value;
 use oxidask_worker_core::opaque::Opaque;
-use oxidask_worker_core::story::Transition;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{Compression, Memory, MemorySettings, Thresholds};
-use crate::interpreter::{Answer, Execution, Failure, Interpreter, Loaded, Object, Reply};
+use crate::interpreter::{Answer, Change, Execution, Failure, Interpreter, Loaded, Object, Reply};
 use crate::store::{Held, Store};
 
 /// Objects are `Vec<u8>`; empty ones can not be pickled.
@@ -44,7 +43,7 @@ impl Interpreter for Bytewise {
         answered(None)
     }
     fn stream(&self, _: Vec<Bytes>) {}
-    fn transitions(&self, _: Vec<Transition>) {}
+    fn transitions(&self, _: Vec<Change>) {}
     fn registered(&self, _: Vec<Bytes>) -> Answer<Reply> {
         answered(None)
     }
@@ -160,7 +159,7 @@ impl Scene {
     }
 
     async fn files_become(&self, count: usize) {
-        for _ in 0..500 {
+        for _ in 0..2500 {
             if self.files() == count {
                 return;
             }
@@ -282,6 +281,9 @@ async fn a_folder_that_can_not_be_written_loses_nothing() {
     assert_eq!(scene.on_disk(), Vec::<String>::new());
     assert!(scene.memory.has_room());
     assert_eq!(scene.value("a").await, Some(b"a".to_vec()));
+    // It is tried again although nothing happens here.
+    std::fs::remove_file(scene.folder.path().join("storage")).expect("removed");
+    scene.files_become(1).await;
 }
 
 #[tokio::test]

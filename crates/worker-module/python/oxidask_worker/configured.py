@@ -1,5 +1,7 @@
 """What Rust is told of the Dask configuration."""
 
+import platform
+
 import dask
 from dask.utils import parse_bytes, parse_timedelta
 from distributed.security import Security
@@ -55,7 +57,14 @@ def http(options):
         "cert": tls("cert"),
         "key": tls("key"),
         "namespace": dask.config.get("distributed.dashboard.prometheus.namespace", "dask"),
+        **python_info(),
     }
+
+
+def python_info():
+    """Labels that `prometheus_client` gives to the interpreter."""
+    parts = dict(zip(("major", "minor", "patchlevel"), platform.python_version_tuple()))
+    return {"version": platform.python_version(), "implementation": platform.python_implementation(), **parts}
 
 
 def memory():

@@ -31,12 +31,14 @@ def occupying(worker, name):
     """Makes this thread one that works for something that has a name and is not a task."""
     thread = threading.get_ident()
     worker.active_threads[thread] = name
+    worker.native.begin_work()
     state = {"start_time": time(), "execution_state": worker.execution_state, "key": name, "actor": True}
     vars(thread_state).update(state)
     try:
         with inside(worker):
             yield
     finally:
+        worker.native.end_work()
         worker.active_threads.pop(thread, None)
         for attribute in state:
             vars(thread_state).pop(attribute, None)

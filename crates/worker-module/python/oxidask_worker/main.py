@@ -20,12 +20,15 @@ from distributed.versions import get_versions
 from tornado.ioloop import IOLoop
 
 from oxidask_worker import configured, data, disk
+from oxidask_worker.lines import write_json
 from oxidask_worker.measures import watch_garbage
 from oxidask_worker.requests import Requests
 from oxidask_worker.tasks import Runner
 from oxidask_worker.worker import Worker
 
 logger = logging.getLogger("distributed.worker")
+
+PROTOCOLS = "tcp", "tls", "ws", "wss"
 
 # Threads that serialise and that call handlers, apart from those for tasks.
 SERVICE_THREADS = 2
@@ -50,9 +53,14 @@ class Hooks:
         self.load, self.dump = data.load, data.dump
         self.pack, self.unpack, self.collect = disk.pack, disk.unpack, disk.collect
         self.request, self.stream = self.requests.begin, self.requests.stream
+        self.look = worker.is_to_look_at_threads
 
-    def transitions(self, transitions):
-        self.worker.asyncio_loop.call_soon_threadsafe(self.worker.notify_of_transitions, transitions)
+    def transitions(self, changes):
+        self.worker.asyncio_loop.call_soon_threadsafe(self.worker.notify_of_transitions, changes)
+
+    def begin(self, beginning):
+        """A task may begin when plugins know of it."""
+        self.worker.asyncio_loop.call_soon_threadsafe(beginning)
 
     def registered(self, number, frames):
         """The scheduler has let this worker in."""
@@ -80,8 +88,8 @@ class Hooks:
 
 def scheduler_of(options):
     address = options["scheduler"]
-    if not address.startswith(("tcp://", "tls://")):
-        raise StartError(f"the native worker speaks only tcp:// and tls://, not {address}")
+    if address.partition("://")[0] not in PROTOCOLS:
+        raise StartError(f"the native worker speaks {', '.join(PROTOCOLS)}, but not to {address}")
     return address
 
 
@@ -152,7 +160,8 @@ def settings_of(options, folder):
         "security": security,
         "tls": configured.tls(security),
         # Like the scheduler, if nothing is said.
-        "encrypted": (options["listen_address"] or options["protocol"] or scheduler).startswith("tls"),
+        "protocol": (options["listen_address"] or options["protocol"] or scheduler).partition("://")[0],
+        "server_name": options["scheduler_sni"],
         **configured.leaving(),
         **addresses(options),
         "nanny": options["nanny"],
@@ -182,6 +191,7 @@ def serve(native, ordered):
 def obey_signals(worker, nanny):
     """A nanny that got the same signal, as all processes of a group do, says what to do."""
     loop, close = worker.asyncio_loop, worker.native.close_gracefully
+    os.register_at_fork(after_in_child=ends_by_signals)
     if not nanny:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, close, f"signal {number}")
@@ -189,6 +199,13 @@ def obey_signals(worker, nanny):
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     later = (loop.call_later, 1, close, f"signal {signal.SIGTERM}", False)
     loop.add_signal_handler(signal.SIGTERM, *later)
+
+
+def ends_by_signals():
+    """A child that a task forks would otherwise pass its signals on to our loop instead of ending by them."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def leave_after(worker, lifetime, restart):
@@ -201,6 +218,8 @@ def start(native_class, options):
     """Runs a worker until it ends; the exit code of the process."""
     if options["refused"]:
         raise StartError(f"the native worker does not support {options['refused']} yet")
+    if options["json_logs"]:
+        write_json()
     for warning in options["warnings"]:
         logger.warning(warning)
     folder = new_folder(options)
@@ -249,7 +268,8 @@ def start(native_class, options):
     if dask.config.get("distributed.worker.profile.enabled", True):
         interval = seconds("distributed.worker.profile.interval", "10ms")
         cycle = seconds("distributed.worker.profile.cycle", "1s")
-        loop.add_callback(worker.watch_threads, interval, cycle)
+        native.watch_work(interval)
+        loop.add_callback(worker.cycle_profiles, cycle)
     loop.start()
     logger.info("Stopping worker at %s. Reason: %s", worker.address, hooks.ended)
     native.stop()

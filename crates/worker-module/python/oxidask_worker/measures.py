@@ -14,15 +14,18 @@ from tornado.ioloop import PeriodicCallback
 
 
 def watch_garbage(native):
-    """Tells Rust how long collections take."""
+    """Tells Rust how long collections take, and what comes of them."""
     clock, began = time.perf_counter, 0.0
+    for generation, before in enumerate(gc.get_stats()):
+        native.collected_garbage(0.0, generation, before["collections"], before["collected"], before["uncollectable"])
 
-    def collecting(phase, _):
+    def collecting(phase, info):
         nonlocal began
         if phase == "start":
             began = clock()
         else:
-            native.collected_garbage(clock() - began)
+            took, found = clock() - began, (info["collected"], info["uncollectable"])
+            native.collected_garbage(took, info["generation"], 1, *found)
 
     gc.callbacks.append(collecting)
 

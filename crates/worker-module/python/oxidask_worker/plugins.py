@@ -59,11 +59,13 @@ class Plugins:
             if hasattr(extension, "close"):
                 await _awaited(extension.close())
 
-    def notify_of_transitions(self, transitions):
-        """In the event loop, in the order in which they happened, soon after that."""
-        for plugin in list(self.plugins.values()):
-            if watches_transitions(plugin):
-                for key, start, finish in transitions:
+    def notify_of_transitions(self, changes):
+        """In the event loop, in the order in which they happened, before what begins next. `worker.state.tasks` shows
+        the task as it was then."""
+        plugins = [plugin for plugin in self.plugins.values() if watches_transitions(plugin)]
+        for key, start, finish, image in changes:
+            with self.state.tasks.as_it_was(key, finish, image):
+                for plugin in plugins:
                     try:
                         plugin.transition(key, start, finish)
                     except Exception:

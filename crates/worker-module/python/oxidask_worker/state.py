@@ -4,10 +4,13 @@ Attributes have stock's names. A look at a task is what was true when it was tak
 """
 
 import collections
+import contextlib
+import threading
 from collections.abc import Mapping, MutableMapping
 
 import msgpack
 from dask.utils import key_split
+from distributed import protocol
 
 from oxidask_worker.actors import Actors, StoredActor
 from oxidask_worker.tasks import described, safe_sizeof
@@ -34,7 +37,14 @@ class Data(MutableMapping):
         self._native.views().task(key)
 
     def __delitem__(self, key):
-        raise TypeError(f"data of the native worker can not be deleted by hand ({key!r}): release its futures")
+        """The scheduler is told that this copy is gone, and has it made again if somebody wants it."""
+        if key not in self:
+            raise KeyError(key)
+        views = self._native.views()
+        views.remove_data(key)
+        views.task(key)
+        if self._native.has(key):
+            raise ValueError(f"{key!r} is needed by tasks of this worker")
 
     def __iter__(self):
         keys = self._native.keys()
@@ -75,8 +85,7 @@ class Data(MutableMapping):
 class TaskState:
     """A task as the worker knows it."""
 
-    previous = next = exception = traceback = type = stop_time = run_spec = None
-    exception_text = traceback_text = ""
+    previous = next = type = stop_time = None
     suspicious_count = 0
     done = False
 
@@ -94,7 +103,6 @@ class TaskState:
         self.annotations = image.get("annotations")
         self.span_id = image.get("span_id")
         self.start_time = image.get("start_time")
-        self.startstops = []
         self.actor = image.get("actor", False)
         self._links = {name: image.get(name, ()) for name in ("dependencies", "dependents", "waiting_for_data")}
 
@@ -115,6 +123,45 @@ class TaskState:
     @property
     def waiting_for_data(self):
         return self._others("waiting_for_data")
+
+    @property
+    def run_spec(self):
+        """What is to be run, until it begins."""
+        spec = self._state._views.run_spec(self.key)
+        return None if spec is None else protocol.pickle.loads(spec[0], buffers=spec[1])
+
+    def _failure(self):
+        found = self._state._views.failure(self.key) if self.state == "error" else None
+        return found or (None, None, "", "")
+
+    @property
+    def exception(self):
+        """As stock has it: ready to be sent. Of the latest failures of the worker."""
+        pickled = self._failure()[0]
+        return None if pickled is None else protocol.to_serialize(protocol.pickle.loads(pickled))
+
+    @property
+    def traceback(self):
+        pickled = self._failure()[1]
+        return None if pickled is None else protocol.to_serialize(protocol.pickle.loads(pickled))
+
+    @property
+    def exception_text(self):
+        return self._failure()[2]
+
+    @property
+    def traceback_text(self):
+        return self._failure()[3]
+
+    @property
+    def startstops(self):
+        """Transfers and the run, once the task is done; of the latest thousand."""
+        found = []
+        for action, start, stop, source in self._state._views.spans(self.key):
+            found.append({"action": action, "start": start, "stop": stop})
+            if source is not None:
+                found[-1]["source"] = source
+        return found
 
     @property
     def metadata(self):
@@ -165,9 +212,23 @@ class Tasks(Mapping):
 
     def __init__(self, state, views):
         self._state, self._views = state, views
+        self._then = threading.local()
+
+    @contextlib.contextmanager
+    def as_it_was(self, key, state, image):
+        """For this thread, the task in a state that it may have left by now."""
+        if state == "forgotten":
+            image = None
+        else:
+            image = {**(image or {}), "key": key, "state": state}
+        self._then.key, self._then.image = key, image
+        try:
+            yield
+        finally:
+            del self._then.key, self._then.image
 
     def __getitem__(self, key):
-        image = self._views.task(key)
+        image = self._then.image if getattr(self._then, "key", self) == key else self._views.task(key)
         if image is None:
             raise KeyError(key)
         return TaskState(self._state, image)
@@ -186,14 +247,15 @@ class Tasks(Mapping):
 
 
 class Counter:
-    """`Worker.state.task_counter`, without prefixes."""
+    """`Worker.state.task_counter`."""
 
     def __init__(self, views):
         self._views = views
 
     def current_count(self, by_prefix=False):
         if by_prefix:
-            raise NotImplementedError("the native worker does not count its tasks by prefix")
+            tasks = self._views.tasks() or ()
+            return dict(collections.Counter((key_split(task["key"]), task["state"]) for task in tasks))
         return dict((self._views.state() or {}).get("task_counts", ()))
 
 

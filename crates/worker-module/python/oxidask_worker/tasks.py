@@ -19,6 +19,7 @@ from dask.utils import typename
 from distributed import protocol
 from distributed.metrics import time
 from distributed.sizeof import sizeof
+from distributed.utils import iscoroutinefunction
 from distributed.utils_comm import pack_data
 
 from oxidask_worker.actors import StoredActor, with_proxies
@@ -33,6 +34,14 @@ try:
     from distributed import Reschedule
 except ImportError:
     from distributed.worker import Reschedule
+
+try:
+    from dask._task_spec import Task, TaskRef
+
+    # What a task's state has, in this order.
+    TASK_FIELDS = list(Task.get_all_slots())
+except (ImportError, AttributeError):
+    TASK_FIELDS = []
 
 # What `secede` looks at is not the state above.
 pool_state = distributed.threadpoolexecutor.thread_state
@@ -224,6 +233,9 @@ class Runner:
             "unpickler": pickle.Unpickler,
             "bytes_io": io.BytesIO,
             "shareable": SHAREABLE,
+            "task_classes": (Task, TaskRef) if TASK_FIELDS else None,
+            "task_fields": TASK_FIELDS,
+            "is_coroutine": iscoroutinefunction,
             "loading": loading,
             "thread_state": thread_state,
             "execution_state": self.worker.execution_state,
@@ -278,6 +290,7 @@ class Runner:
         worker.attempts[key] = attempt
         thread = threading.get_ident()
         worker.active_threads[thread] = key
+        worker.native.begin_work()
         token = worker_cvar.set(worker)
         try:
             return self._run(attempt, key, pickled, buffers, parts, inputs, actor, node)
@@ -286,6 +299,7 @@ class Runner:
             return failure(exception)
         finally:
             worker_cvar.reset(token)
+            worker.native.end_work()
             worker.active_threads.pop(thread, None)
             if worker.attempts.get(key) == attempt:
                 del worker.attempts[key]
@@ -297,7 +311,7 @@ class Runner:
             if node is not None:
                 call, is_coroutine = node_of(node)
             else:
-                call, is_coroutine = load_parts(parts) if pickled is None else load_node(pickled, buffers)
+                call, is_coroutine = self._load(attempt, pickled, buffers, parts)
             if is_coroutine:
                 coroutine = self._run_async(attempt, key, call, inputs, actor)
                 asyncio.run_coroutine_threadsafe(coroutine, self.worker.asyncio_loop)
@@ -312,6 +326,14 @@ class Runner:
             return ("reschedule",)
         except BaseException as exception:
             return failure(exception, start, time())
+
+    def _load(self, attempt, pickled, buffers, parts):
+        native = self.worker.native
+        native.begin_loading(attempt)
+        try:
+            return load_parts(parts) if pickled is None else load_node(pickled, buffers)
+        finally:
+            native.end_loading(attempt)
 
     async def _run_async(self, attempt, key, call, inputs, actor):
         worker = self.worker

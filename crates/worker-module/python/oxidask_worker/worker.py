@@ -14,6 +14,7 @@ import types
 import dask
 import distributed.core
 import distributed.worker
+import msgpack
 from distributed import preloading, profile
 from distributed.comm import get_address_host_port
 from distributed.core import ConnectionPool, Status
@@ -124,6 +125,8 @@ class NativeWorker(Introspection, Measures, Plugins, Heartbeats):
         self.total_resources = settings["resources"]
         self.plugins, self.services, self.stream_comms = {}, {}, {}
         self.periodic_callbacks = {}
+        # Functions of the worker whose results the scheduler is told at the registration.
+        self.startup_information = dict(getattr(distributed.worker, "DEFAULT_STARTUP_INFORMATION", ()))
         # Executions under way by key.
         self.attempts = {}
         self.scheduler_delay = 0
@@ -138,6 +141,7 @@ class NativeWorker(Introspection, Measures, Plugins, Heartbeats):
         self.executors = executors(self.executor)
         self.execution_state = {"scheduler": self.scheduler.address, "ioloop": loop, "worker": self}
         self.active_threads, self.active_threads_lock = {}, threading.Lock()
+        self._is_to_look = False
         self.state = WorkerState(self)
         self.memory_manager = types.SimpleNamespace(memory_limit=self.memory_limit, data=self.data)
         self._client, self._lock = None, threading.RLock()
@@ -274,6 +278,20 @@ class NativeWorker(Introspection, Measures, Plugins, Heartbeats):
         else:
             for one in self.preloads:
                 await one.start()
+        await self._tell_startup_information()
+
+    async def _tell_startup_information(self):
+        found = {}
+        for name, function in self.startup_information.items():
+            try:
+                value = function(self)
+                value = await value if inspect.isawaitable(value) else value
+                msgpack.packb(value)
+                found[name] = value
+            except Exception:
+                # Stock leaves it out without a word.
+                logger.warning("startup information %r can not be had", name, exc_info=True)
+        self.views.add_to_registrations(msgpack.packb(found, use_bin_type=True))
 
     async def close(self, *_, reason="worker-close", nanny=True, **__):
         self.native.close(reason, nanny)
@@ -313,16 +331,21 @@ class NativeWorker(Introspection, Measures, Plugins, Heartbeats):
             if inspect.isawaitable(closing):
                 await closing
 
-    async def watch_threads(self, interval, cycle):
+    def look_at_threads(self):
         """Samples what the threads do, for `Client.profile`."""
-        last = time()
+        self._is_to_look = False
+        self.trigger_profile()
+
+    def is_to_look_at_threads(self):
+        """To be called from any thread; nothing piles up while the loop stands still."""
+        if not self._is_to_look:
+            self._is_to_look = True
+            self.asyncio_loop.call_soon_threadsafe(self.look_at_threads)
+
+    async def cycle_profiles(self, cycle):
         while True:
-            await asyncio.sleep(interval)
-            if self.active_threads:
-                self.trigger_profile()
-            if time() - last > cycle:
-                last = time()
-                self.cycle_profile()
+            await asyncio.sleep(cycle)
+            self.cycle_profile()
 
 
 def _borrow():

@@ -6,8 +6,23 @@ use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
 
-/// What the nanny knew of the process.
-#[derive(Clone, Copy, Debug, Default)]
+/// Most keys that are told.
+const MAX_KEYS: usize = 3;
+
+/// Who has killed a process, as far as its nanny knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Killer {
+    /// Not the nanny.
+    #[default]
+    SomebodyElse,
+    /// The nanny, since it did not end in time.
+    Impatience,
+    /// The nanny, since it had too much memory.
+    MemoryGuard,
+}
+
+/// What is known when a process has ended.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Evidence {
     /// Resident bytes when it was last looked at.
     pub(super) resident: Option<u64>,
@@ -15,29 +30,50 @@ pub(super) struct Evidence {
     pub(super) limit: Option<u64>,
     /// The kernel has killed something for want of memory since it started.
     pub(super) oom_kill: bool,
-    /// The nanny has killed it.
-    pub(super) by_nanny: bool,
+    /// Who has killed it.
+    pub(super) killer: Killer,
+    /// Keys of tasks that ran.
+    pub(super) running: Vec<String>,
 }
 
-/// A sentence for the log.
-pub(super) fn obituary(pid: u32, status: ExitStatus, evidence: Evidence) -> String {
-    if let Some(code) = status.code() {
-        return format!("Worker process {pid} exited with status {code}");
+/// A sentence for the log, and for those whose tasks ran there.
+pub(super) fn obituary(pid: u32, status: ExitStatus, evidence: &Evidence) -> String {
+    let mut text = match status.code() {
+        Some(code) => format!("Worker process {pid} exited with status {code}"),
+        None => killed(pid, status, evidence),
+    };
+    let (told, more) = evidence
+        .running
+        .split_at(evidence.running.len().min(MAX_KEYS));
+    if !told.is_empty() {
+        let keys: Vec<String> = told.iter().map(|key| format!("'{key}'")).collect();
+        text.push_str(&format!(" while running {}", keys.join(", ")));
+        if !more.is_empty() {
+            text.push_str(&format!(" and {} more", more.len()));
+        }
     }
-    let number = status.signal().unwrap_or_default();
-    let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
-    let mut text = format!("Worker process {pid} was killed by signal {number} ({name})");
-    if number == Signal::SIGKILL as i32 && !evidence.by_nanny {
-        text.push_str(match evidence.oom_kill {
-            true => ", most likely by the kernel for want of memory",
-            false => ", not by its nanny",
-        });
-    }
-    if let Some(resident) = evidence.resident {
+    if status.code().is_none()
+        && let Some(resident) = evidence.resident
+    {
         text.push_str(&format!("; it last had {}", Bytes(resident)));
         if let Some(limit) = evidence.limit {
             text.push_str(&format!(" of {}", Bytes(limit)));
         }
+    }
+    text
+}
+
+fn killed(pid: u32, status: ExitStatus, evidence: &Evidence) -> String {
+    let number = status.signal().unwrap_or_default();
+    let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+    let mut text = format!("Worker process {pid} was killed by signal {number} ({name})");
+    if number == Signal::SIGKILL as i32 {
+        text.push_str(match (evidence.killer, evidence.oom_kill) {
+            (Killer::Impatience, _) => ", by its nanny since it did not end in time",
+            (Killer::MemoryGuard, _) => ", by its nanny since it exceeded its memory budget",
+            (Killer::SomebodyElse, true) => ", most likely by the kernel for want of memory",
+            (Killer::SomebodyElse, false) => ", not by its nanny",
+        });
     }
     text
 }
@@ -63,27 +99,32 @@ mod tests {
 
     #[test]
     fn the_reason_is_honest() {
-        let text = |raw, evidence| obituary(7, ExitStatus::from_raw(raw), evidence);
+        let text = |raw, evidence: &Evidence| obituary(7, ExitStatus::from_raw(raw), evidence);
         let none = Evidence::default();
-        assert_eq!(text(3 << 8, none), "Worker process 7 exited with status 3");
+        assert_eq!(text(3 << 8, &none), "Worker process 7 exited with status 3");
+        let busy = Evidence {
+            running: ["x", "y", "z", "a", "b"].map(str::to_owned).to_vec(),
+            ..none.clone()
+        };
         assert_eq!(
-            text(11, none),
-            "Worker process 7 was killed by signal 11 (SIGSEGV)"
+            text(11, &busy),
+            "Worker process 7 was killed by signal 11 (SIGSEGV) while running 'x', 'y', 'z' and 2 more"
         );
         assert_eq!(
-            text(9, none),
+            text(9, &none),
             "Worker process 7 was killed by signal 9 (SIGKILL), not by its nanny"
         );
         let starved = Evidence {
             resident: Some(8_482_560_410),
             limit: Some(8 << 30),
             oom_kill: true,
-            by_nanny: false,
+            killer: Killer::SomebodyElse,
+            running: vec!["x".into()],
         };
         assert_eq!(
-            text(9, starved),
+            text(9, &starved),
             "Worker process 7 was killed by signal 9 (SIGKILL), most likely by the kernel for want of \
-             memory; it last had 7.90 GiB of 8.00 GiB"
+             memory while running 'x'; it last had 7.90 GiB of 8.00 GiB"
         );
     }
 }

@@ -5,12 +5,13 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use oxidask_supervision::channel::{self, Receiver, Sender};
+use oxidask_supervision::ledger::LedgerReader;
 use oxidask_supervision::{FromWorker, ToWorker};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::obituary::Evidence;
+use super::obituary::{Evidence, Killer};
 use crate::machine;
 
 /// How long reports of a dead process are waited for: a process that it left behind may hold the channel.
@@ -28,6 +29,7 @@ pub(super) struct Process {
     look: Interval,
     evidence: Evidence,
     oom_kills: Option<u64>,
+    ledger: Option<LedgerReader>,
 }
 
 /// Something that happened to a process.
@@ -74,6 +76,7 @@ impl Process {
                 ..Evidence::default()
             },
             oom_kills,
+            ledger: None,
         })
     }
 
@@ -85,11 +88,21 @@ impl Process {
         self.begun.elapsed()
     }
 
+    /// Where it writes what it runs.
+    pub(super) fn open_ledger(&mut self, descriptor: i32) {
+        match LedgerReader::open(self.pid, descriptor) {
+            Ok(ledger) => self.ledger = Some(ledger),
+            Err(error) => tracing::debug!("what the worker runs can not be read: {error}"),
+        }
+    }
+
     /// What is known of its end.
     pub(super) fn evidence(&self) -> Evidence {
+        let running = self.ledger.as_ref().map(LedgerReader::running);
         Evidence {
             oom_kill: machine::oom_kills() > self.oom_kills,
-            ..self.evidence
+            running: running.unwrap_or_default(),
+            ..self.evidence.clone()
         }
     }
 
@@ -103,9 +116,9 @@ impl Process {
     }
 
     /// Kills it at once.
-    pub(super) fn kill(&mut self) {
+    pub(super) fn kill(&mut self, killer: Killer) {
         self.kill_at = None;
-        self.evidence.by_nanny = true;
+        self.evidence.killer = killer;
         // The only failure is that it has ended already.
         self.child.start_kill().ok();
     }
@@ -132,7 +145,7 @@ impl Process {
                     return ProcessEvent::Exited(status, self.last_words().await);
                 }
                 () = due => {
-                    self.kill();
+                    self.kill(Killer::Impatience);
                     return ProcessEvent::Killed;
                 }
                 _ = self.look.tick() => {

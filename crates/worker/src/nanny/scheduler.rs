@@ -5,7 +5,7 @@ use std::time::Duration;
 use oxidask_wire::connection::ConnectOptions;
 use oxidask_wire::error::{ConnectError, DecodeError, ReadError, WriteError};
 use oxidask_wire::rpc::Request;
-use oxidask_wire::{Connection, Generation, Message, Release, Value};
+use oxidask_wire::{Connection, Generation, Message, Release, Value, obituary};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Nanny, StartError};
@@ -141,6 +141,26 @@ pub(super) async fn log_memory_event(nanny: &Nanny, worker: Option<String>, pid:
     log_event(nanny, "worker-restart-memory".into(), event).await;
 }
 
+/// Event [`obituary::ACTION`]. Schedulers of ours put the reason into what they tell of tasks that ran there
+/// (`obituaries`); others keep it in their logs of events.
+pub(super) async fn log_end(
+    nanny: &Nanny,
+    worker: &str,
+    pid: u32,
+    reason: &str,
+    running: Vec<String>,
+) {
+    let event = Value::map([
+        ("action", Value::from(obituary::ACTION)),
+        ("worker", worker.into()),
+        ("pid", pid.into()),
+        ("reason", reason.into()),
+        ("running", Value::array(running)),
+    ]);
+    let topics = Value::array([worker, "all"]);
+    log_event(nanny, topics, event).await;
+}
+
 /// An event for the scheduler's log of events.
 pub(super) async fn log_event(nanny: &Nanny, topic: Value, msg: Value) {
     let args = Value::map([("topic", topic), ("msg", msg)]);
@@ -168,6 +188,7 @@ async fn connect(nanny: &Nanny) -> Result<Connection, ConnectError> {
         generation: Generation::of(&settings.release),
         timeout: settings.connect_timeout,
         security: settings.security.clone(),
+        server_name: settings.server_name.clone(),
         ..ConnectOptions::default()
     };
     Connection::connect(&settings.common.scheduler.to_string(), &options).await

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
-use super::obituary::{Bytes, obituary};
+use super::obituary::{Bytes, Killer, obituary};
 use super::process::{Process, ProcessEvent};
 use super::{Ended, Nanny, Status, WorkerFacts, scheduler};
 
@@ -219,7 +219,7 @@ impl Supervisor {
         let limit = timeout.mul_f64(OWN_PART);
         if !self.started {
             // It holds nothing yet, and may not listen to us for long.
-            process.kill();
+            process.kill(Killer::Impatience);
             return;
         }
         tracing::info!("Nanny asking worker to close. Reason: {reason}");
@@ -291,6 +291,11 @@ impl Supervisor {
                 }
             }
             FromWorker::Leaving { reason } => self.leaving(&reason),
+            FromWorker::Ledger { descriptor } => {
+                if let Some(process) = self.process.as_mut() {
+                    process.open_ledger(descriptor);
+                }
+            }
             // It ends with a code that says so as well.
             FromWorker::Failed { message } => {
                 tracing::error!("the worker process failed: {message}")
@@ -321,7 +326,7 @@ impl Supervisor {
         );
         // Not SIGTERM first: nothing in the process would clean up that the nanny does not, and every
         // moment counts.
-        process.kill();
+        process.kill(Killer::MemoryGuard);
         self.over_limit = true;
         let nanny = self.nanny.clone();
         tokio::spawn(
@@ -333,10 +338,8 @@ impl Supervisor {
         let Some(process) = self.process.take() else {
             return;
         };
-        let (age, text) = (
-            process.age(),
-            obituary(process.pid(), status, process.evidence()),
-        );
+        let (age, pid, evidence) = (process.age(), process.pid(), process.evidence());
+        let text = obituary(pid, status, &evidence);
         if !status.success() {
             tracing::info!("{text}");
         }
@@ -361,7 +364,11 @@ impl Supervisor {
             && let Some(address) = facts.address
         {
             let nanny = self.nanny.clone();
-            tokio::spawn(async move { scheduler::unregister(&nanny, &address).await });
+            let (text, running) = (text.clone(), evidence.running);
+            tokio::spawn(async move {
+                scheduler::log_end(&nanny, &address, pid, &text, running).await;
+                scheduler::unregister(&nanny, &address).await;
+            });
         }
         let gave_up = failure.is_some() && self.nanny.0.settings.death_timeout.is_some();
         if !self.started && !self.ending && (!self.proven || gave_up) {

@@ -40,16 +40,24 @@ pub(crate) enum Suite {
     Graphs,
     /// Submission to result, idle and beside a large graph.
     Latency,
+    /// Very many workers at once, by their number.
+    Storm,
 }
 
 /// One point of a suite: what is varied, and the arguments that say so.
 struct Point {
     x: u64,
-    /// Tasks for the stock and for the native scheduler. Figures are per task, and the cost of stock grows with their number, so
-    /// that fewer tasks favour stock.
+    /// Tasks for the stock and for the native scheduler; none: it is left out. Figures are per task, and the cost of stock grows
+    /// with their number, so that fewer tasks favour stock.
     tasks: [u64; 2],
     workers: u64,
     loaded: bool,
+}
+
+impl Point {
+    fn tasks_for(&self, kind: Kind) -> u64 {
+        self.tasks[usize::from(kind == Kind::Native)]
+    }
 }
 
 impl Suite {
@@ -58,24 +66,29 @@ impl Suite {
             Self::Zero => "zero",
             Self::Graphs => "graphs",
             Self::Latency => "latency",
+            Self::Storm => "storm",
         }
     }
 
     /// What is varied.
     fn axis(self) -> &'static str {
         match self {
-            Self::Zero => "workers",
+            Self::Zero | Self::Storm => "workers",
             Self::Graphs => "tasks",
             Self::Latency => "load",
         }
     }
 
     /// Shape and number of graphs in a file.
-    fn graphs(self) -> (&'static str, u64) {
+    fn graphs(self, quick: bool) -> (&'static str, u64) {
         match self {
             Self::Zero => ("merge", 1),
             Self::Graphs => ("independent", 1),
+            // Beside a large graph stock needs a quarter of a second for each.
+            Self::Latency if quick => ("independent", 50),
             Self::Latency => ("independent", 300),
+            // Without one task that needs all others: its order alone would be a hundred megabytes.
+            Self::Storm => ("tree", 1),
         }
     }
 
@@ -97,6 +110,12 @@ impl Suite {
             (Self::Graphs, false) => [10_000, 100_000, 1_000_000]
                 .map(|tasks| point(tasks, [tasks; 2], 1))
                 .into(),
+            (Self::Storm, true) => vec![point(500, [1000, 10_000], 500)],
+            // Stock takes minutes to let 5,000 in, and some give up before.
+            (Self::Storm, false) => vec![
+                point(1000, [10_000, 100_000], 1000),
+                point(5000, [0, 1_000_000], 5000),
+            ],
             (Self::Latency, _) => [false, true]
                 .map(|loaded| Point {
                     loaded,
@@ -109,6 +128,28 @@ impl Suite {
     /// Name of a figure (a path in what the load generator prints), how it is shown, and whether more is better.
     pub(crate) fn figures(self) -> &'static [(&'static str, &'static str, bool)] {
         match self {
+            Self::Storm => &[
+                ("/connect_s", "until all are registered, s", false),
+                (
+                    "/connect_ping_ms/max",
+                    "ping while they register, worst, ms",
+                    false,
+                ),
+                ("/bytes_per_worker", "memory per worker, bytes", false),
+                (
+                    "/rest_cpu_percent",
+                    "scheduler CPU at rest, % of a core",
+                    false,
+                ),
+                (
+                    "/scheduler_cpu_us_per_task",
+                    "scheduler CPU, µs per task",
+                    false,
+                ),
+                ("/tasks_per_second", "tasks per second", true),
+                ("/ping_ms/p99", "ping during the graph, p99, ms", false),
+                ("/ping_ms/max", "ping during the graph, worst, ms", false),
+            ],
             Self::Zero => &[
                 (
                     "/scheduler_cpu_us_per_task",
@@ -147,6 +188,8 @@ impl Suite {
                     "scheduler memory at most, bytes per task",
                     false,
                 ),
+                ("/ping_ms/p99", "ping meanwhile, p99, ms", false),
+                ("/ping_ms/max", "ping meanwhile, worst, ms", false),
             ],
             Self::Latency => &[
                 (
@@ -164,6 +207,7 @@ impl Suite {
                     "submission to result, p99.9, ms",
                     false,
                 ),
+                ("/ping_ms/max", "ping meanwhile, worst, ms", false),
             ],
         }
     }
@@ -177,6 +221,7 @@ pub(crate) fn run(suite: Suite, options: &LoadOptions) -> Result<()> {
         scheduler: workspace::build_scheduler(options.profile)?,
         load: workspace::build_load(options.profile)?,
         folder: workspace::target_dir().join("bench"),
+        quick: options.quick,
         interrupt,
     };
     fs::create_dir_all(&bench.folder)?;
@@ -203,6 +248,7 @@ struct Bench {
     scheduler: PathBuf,
     load: PathBuf,
     folder: PathBuf,
+    quick: bool,
     interrupt: Interrupt,
 }
 
@@ -223,6 +269,9 @@ impl Bench {
             };
             let mut figures = Map::new();
             for kind in order {
+                if point.tasks_for(kind) == 0 {
+                    continue;
+                }
                 println!(
                     "{} {} {} {}: pair {} of {pairs}, {}",
                     self.suite.name(),
@@ -243,9 +292,10 @@ impl Bench {
     }
 
     fn one_run(&self, kind: Kind, release: Release, python: &Path, point: &Point) -> Result<Value> {
-        let tasks = point.tasks[usize::from(kind == Kind::Native)];
-        let (shape, count) = self.suite.graphs();
-        let graph = self.graph(release, python, shape, tasks, count)?;
+        let tasks = point.tasks_for(kind);
+        let (shape, count) = self.suite.graphs(self.quick);
+        let of = (release, python);
+        let graph = self::graph(&self.folder, of, shape, tasks, count)?;
         let plan = Plan {
             kind,
             binary: &self.scheduler,
@@ -269,50 +319,63 @@ impl Bench {
         command.args(["--pid", &cluster.scheduler_id().to_string()]);
         match self.suite {
             Suite::Graphs => command.args(["--tasks", &tasks.to_string()]),
-            Suite::Zero | Suite::Latency => command.args(["--workers", &point.workers.to_string()]),
+            Suite::Zero | Suite::Latency | Suite::Storm => {
+                command.args(["--workers", &point.workers.to_string()])
+            }
         };
         if point.loaded {
-            let load = self.graph(release, python, "merge", 2000, 1)?;
+            let load = self::graph(&self.folder, of, "merge", 2000, 1)?;
             command.arg("--load").arg(load);
         }
-        let mut load = Child::spawn("load generator", command.stdout(Stdio::piped()))?;
-        let stdout = load
-            .take_stdout()
-            .context("stdout was asked for as a pipe")?;
-        let status = load.wait(&self.interrupt)?;
+        let found = generated(&mut command, &self.interrupt, &plan.folder);
         cluster.check_alive()?;
-        if !status.success() {
-            bail!(
-                "the load generator ended with {status}; logs are in {}",
-                plan.folder.display()
-            );
-        }
-        let text = std::io::read_to_string(stdout)?;
         cluster.stop()?;
-        serde_json::from_str(text.trim())
-            .with_context(|| format!("the load generator printed no JSON: {text}"))
+        found
     }
+}
 
-    /// A file with the encoded graphs; kept between runs.
-    fn graph(
-        &self,
-        release: Release,
-        python: &Path,
-        shape: &str,
-        tasks: u64,
-        count: u64,
-    ) -> Result<PathBuf> {
-        let name = format!("{shape}-{tasks}-{count}-{}.graph", release.version());
-        let file = self.folder.join(name);
-        if !file.is_file() {
-            let mut command = Command::new(python);
-            command.arg(workspace::root().join("benches/encode.py"));
-            command.args([shape, &tasks.to_string(), &count.to_string()]);
-            // Under another name first: an interrupted one must not be taken for whole.
-            let partial = file.with_extension("partial");
-            workspace::output_of(command.arg(&partial))?;
-            fs::rename(&partial, &file)?;
-        }
-        Ok(file)
+/// A file with encoded graphs of a shape in `folder`; kept between runs.
+pub(super) fn graph(
+    folder: &Path,
+    (release, python): (Release, &Path),
+    shape: &str,
+    tasks: u64,
+    count: u64,
+) -> Result<PathBuf> {
+    let name = format!("{shape}-{tasks}-{count}-{}.graph", release.version());
+    let file = folder.join(name);
+    if !file.is_file() {
+        println!(
+            "encoding {tasks} tasks ({shape}) with a client of {}",
+            release.version()
+        );
+        let mut command = Command::new(python);
+        command.arg(workspace::root().join("benches/encode.py"));
+        command.args([shape, &tasks.to_string(), &count.to_string()]);
+        // Under another name first: an interrupted one must not be taken for whole.
+        let partial = file.with_extension("partial");
+        workspace::output_of(command.arg(&partial))?;
+        fs::rename(&partial, &file)?;
     }
+    Ok(file)
+}
+
+/// Runs the load generator to its end; what it found.
+pub(super) fn generated(
+    command: &mut Command,
+    interrupt: &Interrupt,
+    logs: &Path,
+) -> Result<Value> {
+    let mut load = Child::spawn("load generator", command.stdout(Stdio::piped()))?;
+    let stdout = load
+        .take_stdout()
+        .context("stdout was asked for as a pipe")?;
+    let status = load.wait(interrupt)?;
+    if !status.success() {
+        let logs = logs.display();
+        bail!("the load generator ended with {status}; logs are in {logs}");
+    }
+    let text = std::io::read_to_string(stdout)?;
+    serde_json::from_str(text.trim())
+        .with_context(|| format!("the load generator printed no JSON: {text}"))
 }

@@ -65,6 +65,10 @@ pub(super) fn print(suite: Suite, release: &str, axis: &str, x: u64, pairs: &[Va
     );
     for (path, text, more) in suite.figures() {
         let [stock, native, ratio, least, most] = summary(pairs, path, *more);
+        if ratio.is_nan() {
+            println!("{text:<42} {:>12} {native:>12.2}", "");
+            continue;
+        }
         println!(
             "{text:<42} {stock:>12.2} {native:>12.2} {ratio:>9.1}× {least:>7.1} – {most:>6.1}×"
         );

@@ -147,10 +147,10 @@ class Scheduler(State, Plugins):
         port = basics.get("dashboard_port")
         if port:
             self.services["dashboard"] = self.http_server = SimpleNamespace(port=port)
-        self._monitor = self._pool = self._directory = None
+        self._monitor = self._sampling = self._pool = self._directory = None
         self._amm = self._spans_extension = None
-        # What is there from the start; the rest was left by code of users.
-        self._own = frozenset(self.__dict__)
+        # What is there from the start, with this one; the rest was left by code of users.
+        self._own = frozenset((*self.__dict__, "_own"))
 
     def _is_lasting(self):
         """Whether there is something here that a new process would not have."""

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oxidask_key::Key;
 use oxidask_scheduler_core::event::{DataPlacement, Event};
 use oxidask_scheduler_core::ids::ClientId;
 use oxidask_wire::error::DecodeError;
@@ -9,9 +10,13 @@ use oxidask_wire::message::Item;
 use oxidask_wire::message::client::FromClient;
 use oxidask_wire::value::Value;
 
+use crate::aside::aside;
 use crate::clients::ClientEntry;
 use crate::clock;
 use crate::context::Context;
+
+/// Keys that are released in one event.
+pub(super) const RELEASED_AT_ONCE: usize = 1000;
 
 /// What one message asks for, besides events.
 pub(super) enum Step {
@@ -19,6 +24,12 @@ pub(super) enum Step {
     Continue,
     /// A graph to be taken in before anything that follows.
     Graph(Value),
+    /// The client wants so many results no more that others must have a chance meanwhile.
+    Release {
+        client: ClientId,
+        keys: Vec<Key>,
+        stimulus_id: Arc<str>,
+    },
     /// Another op, served by a handler; a map with `op`.
     Handler(Value),
     /// `restart` of releases up to 2022.7.0.
@@ -49,7 +60,7 @@ pub(super) fn step(
     };
     let event = match FromClient::decode(item)? {
         FromClient::UpdateGraph(item) | FromClient::UpdateGraphHlg(item) => {
-            return Ok(Step::Graph(item.value()?));
+            return Ok(Step::Graph(aside(item.raw.len() / 100, || item.value())?));
         }
         FromClient::ClientDesiresKeys { keys, client } => Event::ClientDesiresKeys {
             client: whom(client),
@@ -59,14 +70,25 @@ pub(super) fn step(
             keys,
             client,
             stimulus_id,
-        } => Event::ClientReleasesKeys {
-            client: whom(client),
-            keys,
-            stimulus_id: match stimulus_id {
+        } => {
+            let client = whom(client);
+            let stimulus_id = match stimulus_id {
                 Some(id) => id.into(),
                 None => stimulus("client-releases-keys"),
-            },
-        },
+            };
+            if keys.len() > RELEASED_AT_ONCE {
+                return Ok(Step::Release {
+                    client,
+                    keys,
+                    stimulus_id,
+                });
+            }
+            Event::ClientReleasesKeys {
+                client,
+                keys,
+                stimulus_id,
+            }
+        }
         FromClient::CancelKeys {
             keys,
             force,
@@ -105,7 +127,7 @@ pub(super) fn step(
 }
 
 /// The log lines that people look for when futures are cancelled; not one for each of very many.
-fn log_cancel(client: &ClientEntry, keys: &[oxidask_key::Key], force: bool) {
+fn log_cancel(client: &ClientEntry, keys: &[Key], force: bool) {
     const MAX_LINES: usize = 1000;
     tracing::info!(target: "distributed.scheduler", "Client {} requests to cancel {} keys", client.name, keys.len());
     for key in keys.iter().take(MAX_LINES) {
@@ -115,8 +137,8 @@ fn log_cancel(client: &ClientEntry, keys: &[oxidask_key::Key], force: bool) {
 
 /// Joins holders and sizes by key; a key without a size counts as empty.
 pub(crate) fn placements(
-    who_has: Vec<(oxidask_key::Key, Vec<String>)>,
-    nbytes: Vec<(oxidask_key::Key, u64)>,
+    who_has: Vec<(Key, Vec<String>)>,
+    nbytes: Vec<(Key, u64)>,
 ) -> Vec<DataPlacement> {
     let sizes: std::collections::HashMap<_, _> = nbytes.into_iter().collect();
     who_has

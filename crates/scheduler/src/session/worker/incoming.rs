@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use oxidask_scheduler_core::event::{Event, StartStop, TaskErred, TaskFinished};
 use oxidask_scheduler_core::ids::RunId;
 use oxidask_scheduler_core::opaque::Opaque;
@@ -44,6 +45,34 @@ fn stimulus(given: Option<&str>, op: &str) -> Arc<str> {
     }
 }
 
+/// What one result of a worker mostly has in common with the one before: shared instead of copied.
+#[derive(Debug, Default)]
+pub(super) struct Repeated {
+    type_: Option<(Bytes, Opaque)>,
+    typename: Option<Arc<str>>,
+}
+
+impl Repeated {
+    fn type_(&mut self, pickle: &[u8], message: &Message) -> Opaque {
+        match &self.type_ {
+            Some((last, shared)) if **last == *pickle => shared.clone(),
+            _ => {
+                let pickle = message.keep(pickle);
+                let shared = Opaque::new(pickle.clone());
+                self.type_ = Some((pickle, shared.clone()));
+                shared
+            }
+        }
+    }
+
+    fn typename(&mut self, name: &str) -> Arc<str> {
+        match &self.typename {
+            Some(last) if **last == *name => Arc::clone(last),
+            _ => Arc::clone(self.typename.insert(name.into())),
+        }
+    }
+}
+
 /// Turns one item of the worker's stream into events, and what is to be done besides. While
 /// `record` is set, messages of finished tasks are kept whole.
 ///
@@ -53,6 +82,7 @@ pub(super) fn step(
     worker: &WorkerEntry,
     item: &Item<'_>,
     record: bool,
+    repeated: &mut Repeated,
     events: &mut Vec<Event>,
 ) -> Result<Step, DecodeError> {
     let id = worker.id;
@@ -64,7 +94,7 @@ pub(super) fn step(
     match FromWorker::decode(item)? {
         FromWorker::TaskFinished(task) => {
             let raw = record.then(|| item.value().map(Opaque::new)).transpose()?;
-            one(finished(worker, task, item.message, raw))
+            one(finished(worker, task, item.message, repeated, raw))
         }
         FromWorker::TaskErred(task) => {
             let raw = record.then(|| item.value().map(Opaque::new)).transpose()?;
@@ -163,6 +193,7 @@ fn finished(
     worker: &WorkerEntry,
     task: wire::TaskFinished<'_>,
     message: &Message,
+    repeated: &mut Repeated,
     raw: Option<Opaque>,
 ) -> Event {
     Event::TaskFinished(Box::new(TaskFinished {
@@ -170,8 +201,8 @@ fn finished(
         key: task.key,
         run_id: task.run_id.map(RunId),
         nbytes: task.nbytes,
-        type_: task.type_.map(|bytes| Opaque::new(message.keep(bytes))),
-        typename: task.typename.unwrap_or_default().into(),
+        type_: task.type_.map(|pickle| repeated.type_(pickle, message)),
+        typename: repeated.typename(task.typename.unwrap_or_default()),
         startstops: startstops(task.startstops.as_deref().unwrap_or_default()),
         metadata: match task.metadata {
             Value::Nil => None,

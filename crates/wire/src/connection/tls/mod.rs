@@ -59,6 +59,18 @@ pub enum TlsVersion {
     V1_3,
 }
 
+impl TlsVersion {
+    /// The version that a configuration writes as this number; None: no release of stock takes it.
+    #[must_use]
+    pub fn from_number(number: f64) -> Option<Self> {
+        match number {
+            1.2 => Some(Self::V1_2),
+            1.3 => Some(Self::V1_3),
+            _ => None,
+        }
+    }
+}
+
 /// How this process proves who it is, and whom it talks to.
 #[derive(Clone, Default)]
 pub struct Security {
@@ -110,16 +122,32 @@ impl Security {
         self.tls.as_ref().map(|tls| &tls.server)
     }
 
-    /// Calls `host` over a stream that is connected already. None without certificates.
-    pub(super) async fn connect<S>(&self, host: &str, stream: S) -> Option<io::Result<TlsStream<S>>>
+    /// Calls over a stream that is connected already. `name`: what is asked for (SNI), for servers behind a
+    /// proxy that goes by it; nothing is, like by stock, without one. None without certificates.
+    ///
+    /// # Errors
+    /// Those of the handshake, and of a name that is none of a host.
+    pub(super) async fn connect<S>(
+        &self,
+        name: Option<&str>,
+        stream: S,
+    ) -> Option<io::Result<TlsStream<S>>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let client = Arc::clone(&self.tls.as_ref()?.client);
-        // Neither sent nor compared; only its form matters.
-        let name = ServerName::try_from(host.to_owned())
-            .unwrap_or_else(|_| ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
-        let stream = TlsConnector::from(client).connect(name, stream).await;
+        let mut client = Arc::clone(&self.tls.as_ref()?.client);
+        // Neither sent nor compared.
+        let mut server = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+        if let Some(name) = name {
+            Arc::make_mut(&mut client).enable_sni = true;
+            server = match ServerName::try_from(name.to_owned()) {
+                Ok(server) => server,
+                Err(error) => {
+                    return Some(Err(io::Error::new(io::ErrorKind::InvalidInput, error)));
+                }
+            };
+        }
+        let stream = TlsConnector::from(client).connect(server, stream).await;
         Some(stream.map(TlsStream::Client))
     }
 }

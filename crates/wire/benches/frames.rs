@@ -1,11 +1,11 @@
-//! Times what the scheduler does once per task. Run it in release mode:
-//! `cargo run --release -p oxidask-wire --example hot_path`.
+//! What the wire costs the scheduler once per task: `cargo bench -p oxidask-wire --bench frames`.
+#![allow(missing_docs)]
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oxidask_key::Key;
 use oxidask_wire::connection::{Limits, Reader};
 use oxidask_wire::message::client::{FromClient, ToClient};
@@ -14,15 +14,12 @@ use oxidask_wire::{Dialect, Generation, Message, Release, Value};
 
 const TASKS: usize = 1000;
 
-fn report(what: &str, per: usize, mut work: impl FnMut()) {
-    work();
-    let mut best = f64::INFINITY;
-    for _ in 0..200 {
-        let start = Instant::now();
-        work();
-        best = best.min(start.elapsed().as_secs_f64() * 1e9 / per as f64);
-    }
-    println!("{what:<44} {best:8.0} ns");
+/// Measures work on [`TASKS`] tasks.
+fn report(criterion: &mut Criterion, what: &str, mut work: impl FnMut()) {
+    let mut group = criterion.benchmark_group("frames");
+    group.throughput(Throughput::Elements(TASKS as u64));
+    group.bench_function(what, |bencher| bencher.iter(&mut work));
+    group.finish();
 }
 
 fn task_finished(n: usize) -> Value {
@@ -46,18 +43,17 @@ fn task_finished(n: usize) -> Value {
     ])
 }
 
-fn decode() {
+fn decode(criterion: &mut Criterion) {
     let batch = Message::from_value(&Value::array((0..TASKS).map(task_finished)));
-    println!("task-finished: {} bytes each", batch.body().len() / TASKS);
-    report("find one item", TASKS, || {
+    report(criterion, "find one item", || {
         black_box(batch.items().filter_map(Result::ok).count());
     });
-    report("find and decode task-finished", TASKS, || {
+    report(criterion, "find and decode task-finished", || {
         for item in batch.items() {
             black_box(FromWorker::decode(&item.expect("item")).expect("decoded"));
         }
     });
-    report("decode task-finished as a Value", TASKS, || {
+    report(criterion, "decode task-finished as a Value", || {
         black_box(batch.value().expect("value"));
     });
     let release = Message::from_value(&Value::map([
@@ -67,14 +63,14 @@ fn decode() {
             Value::array((0..TASKS).map(|n| format!("inc-8ab3c0de8ab3c0de8ab3c0de8ab3-{n}"))),
         ),
     ]));
-    report("decode one key of client-releases-keys", TASKS, || {
+    report(criterion, "decode one key of client-releases-keys", || {
         for item in release.items() {
             black_box(FromClient::decode(&item.expect("item")).expect("decoded"));
         }
     });
 }
 
-fn encode() {
+fn encode(criterion: &mut Criterion) {
     let keys: Vec<Key> = (0..TASKS)
         .map(|n| Key::from(format!("inc-8ab3c0de8ab3c0de8ab3c0de8ab3-{n}")))
         .collect();
@@ -115,9 +111,13 @@ fn encode() {
                 })
             })
             .collect();
-        report(&format!("encode compute-task for {release}"), TASKS, || {
-            black_box(dialect.encode_worker_batch(&tasks));
-        });
+        report(
+            criterion,
+            &format!("encode compute-task for {release}"),
+            || {
+                black_box(dialect.encode_worker_batch(&tasks));
+            },
+        );
     }
     let dialect = Dialect::for_release(&Release::NEWEST);
     let told: Vec<ToClient<'_>> = keys
@@ -128,12 +128,12 @@ fn encode() {
             workers: None,
         })
         .collect();
-    report("encode key-in-memory", TASKS, || {
+    report(criterion, "encode key-in-memory", || {
         black_box(dialect.encode_client_batch(&told));
     });
 }
 
-fn read() {
+fn read(criterion: &mut Criterion) {
     let message = Message::from_value(&Value::array([task_finished(1)]));
     let mut raw = Vec::new();
     let len = message.body().len() as u64;
@@ -146,7 +146,7 @@ fn read() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("runtime");
-    report("read a small message off a stream", TASKS, || {
+    report(criterion, "read a small message off a stream", || {
         let source = std::io::Cursor::new(raw.clone());
         let mut reader = Reader::over(source, Generation::M3, Limits::default());
         runtime.block_on(async {
@@ -157,8 +157,5 @@ fn read() {
     });
 }
 
-fn main() {
-    decode();
-    encode();
-    read();
-}
+criterion_group!(benches, decode, encode, read);
+criterion_main!(benches);

@@ -1,0 +1,53 @@
+//! Letting go of many results at once, little by little.
+//!
+//! When a task is done that needed a hundred thousand others, or a client leaves that wanted as many, nobody
+//! may need these any more. Releasing and forgetting them takes long, nobody waits for it, and if one is
+//! needed again meanwhile, the better.
+
+use crate::Scheduler;
+use crate::ids::TaskId;
+use crate::task::TaskState;
+
+/// Up to so many tasks are let go within one event.
+pub(crate) const AT_ONCE: usize = 1000;
+/// How many are let go with each later event.
+const EACH_TIME: usize = 500;
+
+impl Scheduler {
+    /// Recommends `state` for a task that nobody needs; if it is one of `many`, later.
+    pub(crate) fn let_go(&mut self, id: TaskId, state: TaskState, many: bool) {
+        if many {
+            self.let_go_later(id);
+        } else {
+            self.recommend(id, state);
+        }
+    }
+
+    /// Lets go of a task in its turn, unless it is needed by then.
+    pub(crate) fn let_go_later(&mut self, id: TaskId) {
+        let task = &mut self.tasks[id];
+        if !task.let_go {
+            task.let_go = true;
+            self.letting_go.push_back(id);
+        }
+    }
+
+    /// Lets go of some.
+    pub(crate) fn let_some_go(&mut self) {
+        for _ in 0..EACH_TIME {
+            let Some(id) = self.letting_go.pop_front() else {
+                break;
+            };
+            // The id may mean another task by now.
+            let Some(task) = self.tasks.get_mut(id).filter(|task| task.let_go) else {
+                continue;
+            };
+            task.let_go = false;
+            self.interest_was_lost(id);
+        }
+        self.run_recommendations();
+        if self.letting_go.is_empty() {
+            self.letting_go.shrink_to_fit();
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use env::{ALICE, TestEnv, key, task};
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, LoggedEvent};
 use oxidask_scheduler_core::event::Event;
-use oxidask_scheduler_core::graph::portions::{GraphId, Portions};
+use oxidask_scheduler_core::graph::portions::{GraphId, Portions, Rest};
 use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask};
 use oxidask_scheduler_core::ids::{ClientId, WorkerId};
 use oxidask_scheduler_core::task::TaskState;
@@ -18,24 +18,25 @@ fn cut(update: GraphUpdate, limit: usize) -> Portions {
     Portions::of(update, GraphId(1), limit).expect("large enough to be cut up")
 }
 
-fn begin(env: &mut TestEnv, mut portions: Portions) -> Portions {
+fn begin(env: &mut TestEnv, mut portions: Portions) -> Rest {
     let states: Vec<_> = env
         .s
         .tasks()
         .map(|t| (t.key().clone(), t.state()))
         .collect();
     portions.found(&states);
-    env.event(Event::BeginGraph(Box::new(portions.outline.clone())));
-    portions
+    let (outline, rest) = portions.begin();
+    env.event(Event::BeginGraph(Box::new(outline)));
+    rest
 }
 
-fn all(env: &mut TestEnv, portions: Portions) {
+fn all(env: &mut TestEnv, portions: Rest) {
     for portion in portions {
         env.event(Event::ContinueGraph(Box::new(portion)));
     }
 }
 
-fn next(env: &mut TestEnv, portions: &mut Portions) {
+fn next(env: &mut TestEnv, portions: &mut Rest) {
     let portion = portions.next().expect("a portion is left");
     env.event(Event::ContinueGraph(Box::new(portion)));
 }

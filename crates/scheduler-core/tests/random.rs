@@ -14,7 +14,7 @@ use oxidask_key::Key;
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, WorkerMsg};
 use oxidask_scheduler_core::event::{DataPlacement, Event, TaskErred};
-use oxidask_scheduler_core::graph::portions::{GraphId, Portions};
+use oxidask_scheduler_core::graph::portions::{GraphId, Portions, Rest};
 use oxidask_scheduler_core::graph::{LostDependencies, TaskOptions};
 use oxidask_scheduler_core::ids::{ClientId, RunId, WorkerId};
 use oxidask_scheduler_core::opaque::Opaque;
@@ -39,7 +39,7 @@ struct Sim {
     next_client: u32,
     next_task: u32,
     /// Graphs that clients have not finished to submit.
-    open: Vec<(ClientId, Portions)>,
+    open: Vec<(ClientId, Rest)>,
     graphs: u64,
     names: Vec<String>,
     past: Vec<Event>,
@@ -366,8 +366,8 @@ impl Sim {
             .map(|t| (t.key().clone(), t.state()))
             .collect();
         portions.found(&known);
-        let outline = portions.outline.clone();
-        self.open.push((outline.update.client, portions));
+        let (outline, rest) = portions.begin();
+        self.open.push((outline.update.client, rest));
         self.event(Event::BeginGraph(Box::new(outline)));
     }
 

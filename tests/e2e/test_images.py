@@ -216,7 +216,10 @@ def test_a_hardened_worker(run):
         *["--local-directory", "/scratch", "--log-format", "json"],
         options=[*HARDENED, "--memory", "600m", "--tmpfs", "/scratch:mode=1777", "--init"],
     )
-    client = PLAIN_CLIENT + "    print([w['memory_limit'] for w in client.scheduler_info()['workers'].values()][0])"
+    client = (
+        PLAIN_CLIENT
+        + "    print([w['memory_limit'] for w in client.sync(client.scheduler.identity)['workers'].values()][0])"
+    )
     done = docker("run", "--rm", "--network", "host", FULL, "python", "-c", client, address, 1, timeout=240)
     assert done.stdout.split() == ["5050", str(600 << 20)], done
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=10) as answer:

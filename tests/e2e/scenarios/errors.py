@@ -3,6 +3,7 @@
 import importlib
 import traceback
 
+from asking import workers_of
 from dask import delayed
 from distributed import wait
 
@@ -181,10 +182,10 @@ class OnlyHere:
 
 
 def what_workers_cannot_unpickle_fails_alone(client):
-    workers = set(client.scheduler_info()["workers"])
+    workers = set(workers_of(client))
     future = client.submit(id, OnlyHere(), pure=False)
     error = fails(lambda: future.result(timeout=20), Exception)
     assert type(error).__name__ != "KilledWorker"
     assert "no_such_module" in str(error) + str(error.__cause__)
     assert client.submit(inc, 1, pure=False).result(timeout=20) == 2
-    assert set(client.scheduler_info()["workers"]) == workers
+    assert set(workers_of(client)) == workers

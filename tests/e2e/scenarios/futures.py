@@ -2,6 +2,7 @@
 
 import time
 
+from asking import workers_of
 from distributed import as_completed, fire_and_forget, wait
 
 SINCE = {}
@@ -242,7 +243,7 @@ def tasks_can_be_pinned_to_a_worker(client):
 def tasks_can_be_pinned_by_the_name_of_a_worker(client):
     from distributed import get_worker
 
-    for address, worker in client.scheduler_info()["workers"].items():
+    for address, worker in workers_of(client).items():
         future = client.submit(lambda: get_worker().address, workers=[worker["name"]], pure=False)
         assert future.result(timeout=20) == address
 

@@ -3,6 +3,7 @@
 import time
 import warnings
 
+from asking import identity
 from distributed import wait
 
 SINCE = {}
@@ -25,7 +26,7 @@ def until(condition, timeout=10):
 
 
 def the_identity_of_the_scheduler(client):
-    info = client.scheduler_info()
+    info = identity(client)
     assert info["type"] == "Scheduler"
     assert info["address"] == client.scheduler.address
     assert len(info["workers"]) == 2

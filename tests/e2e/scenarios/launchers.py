@@ -2,6 +2,7 @@
 
 import time
 
+from asking import workers_of
 from distributed.core import connect
 from distributed.protocol.pickle import dumps
 
@@ -15,7 +16,7 @@ def ask(client, op, **arguments):
 
 
 def names(client):
-    return [worker["name"] for worker in client.scheduler_info()["workers"].values()]
+    return [worker["name"] for worker in workers_of(client).values()]
 
 
 def names_keep_their_type(client):
@@ -89,7 +90,7 @@ def subscribers_hear_of_workers(client, talk, subscribers):
                     return message
 
     comms = [client.sync(subscribe) for _ in range(subscribers)]
-    known = set(client.scheduler_info()["workers"])
+    known = set(workers_of(client))
     talk.tell("subscribed")
     for comm in comms:
         (new,) = client.sync(next_about, comm, "add")["workers"]

@@ -5,6 +5,7 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+from asking import workers_of
 from distributed import get_worker, wait
 
 
@@ -22,7 +23,7 @@ def annotations_reach_tasks(client):
 
 
 def annotations_decide_where_and_how_often(client):
-    chosen = sorted(client.scheduler_info()["workers"])[1]
+    chosen = sorted(workers_of(client))[1]
     with dask.annotate(workers=[chosen]):
         x = da.ones((40, 40), chunks=(5, 5)).persist(optimize_graph=False)
     wait(x)

@@ -3,6 +3,7 @@
 import os
 import time
 
+from asking import workers_of
 from distributed import Client
 from native_cluster import NativeCluster
 
@@ -44,16 +45,16 @@ def scales_adapts_and_closes(command, options):
         assert sum(client.gather(futures)) == sum(range(1, 31))
         # Workers that go take nothing with them.
         cluster.scale(1)
-        until(lambda: len(client.scheduler_info()["workers"]) == 1)
+        until(lambda: len(workers_of(client)) == 1)
         assert sum(client.gather(futures)) == sum(range(1, 31))
         del futures
         adaptive = cluster.adapt(minimum=0, maximum=3, interval="200ms", wait_count=2)
-        until(lambda: len(client.scheduler_info()["workers"]) == 0)
+        until(lambda: len(workers_of(client)) == 0)
         futures = client.map(slow_inc, range(40), pure=False)
-        until(lambda: len(client.scheduler_info()["workers"]) > 1)
+        until(lambda: len(workers_of(client)) > 1)
         assert sum(client.gather(futures)) == sum(range(1, 41))
         del futures
-        until(lambda: len(client.scheduler_info()["workers"]) == 0)
+        until(lambda: len(workers_of(client)) == 0)
         assert adaptive.log
         assert "Cluster" in repr(cluster)
     until(lambda: not is_running(pid), timeout=10)

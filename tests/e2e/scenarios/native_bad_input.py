@@ -13,6 +13,7 @@ import threading
 import time
 import types
 
+from asking import workers_of
 from dask import config
 from distributed import Worker, wait
 from distributed.scheduler import KilledWorker
@@ -30,11 +31,7 @@ def slow_inc(x):
 def addresses(client, count, timeout=30):
     """Addresses of the workers, once there are so many."""
     client.wait_for_workers(count)
-    return list(client.scheduler_info(**({"n_workers": -1} if _has_limit(client) else {}))["workers"])
-
-
-def _has_limit(client):
-    return "n_workers" in type(client).scheduler_info.__code__.co_varnames
+    return list(workers_of(client))
 
 
 def settled(client, function, *args, timeout=40, **kwargs):

@@ -4,6 +4,7 @@ import time
 import urllib.request
 
 import numpy as np
+from asking import workers_of
 from distributed import Semaphore, get_task_stream, wait
 
 
@@ -16,10 +17,6 @@ def until(condition, seconds=20):
 
 def inc(x):
     return x + 1
-
-
-def workers_of(client):
-    return client.scheduler_info()["workers"]
 
 
 def tells_like_stock(client, ours, stock):

@@ -7,16 +7,9 @@ import os
 import signal
 import time
 
+from asking import workers_of
 from distributed import KilledWorker, fire_and_forget, wait
 from distributed.diagnostics.plugin import Environ, NannyPlugin, UploadDirectory
-
-
-def scheduler_info(client):
-    """Of all workers; releases of 2025 and newer would leave some out."""
-    try:
-        return client.scheduler_info(n_workers=-1)
-    except TypeError:
-        return client.scheduler_info()
 
 
 def ignoring(client):
@@ -36,7 +29,7 @@ def pids(client, count, timeout=30):
 
 def nannies(client):
     """Address of each worker's nanny by the worker's name."""
-    workers = scheduler_info(client)["workers"].values()
+    workers = workers_of(client).values()
     return {worker["name"]: worker["nanny"] for worker in workers}
 
 
@@ -183,19 +176,19 @@ def variables(client, names):
 def ports(client, count):
     """Of each worker and its nanny."""
     pids(client, count)
-    found = scheduler_info(client)["workers"].items()
+    found = workers_of(client).items()
     return sorted([int(a.rpartition(":")[2]) for a in (address, worker["nanny"])] for address, worker in found)
 
 
 def is_handed_over(client, name, nanny):
     """What only the leaving worker has, and nobody could compute again, is kept."""
-    workers = scheduler_info(client)["workers"].items()
+    workers = workers_of(client).items()
     [address] = [address for address, worker in workers if worker["name"] == name]
     value = os.urandom(10).hex()
     data = client.scatter({"held-there-only": value}, workers=[address])["held-there-only"]
     os.kill(nanny, signal.SIGTERM)
     deadline = time.monotonic() + 10
-    while address in scheduler_info(client)["workers"]:
+    while address in workers_of(client):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert client.submit(operator.add, data, "!").result(timeout=30) == value + "!"
@@ -204,7 +197,7 @@ def is_handed_over(client, name, nanny):
 def names(client, count):
     """Name, threads and limit of every worker."""
     pids(client, count)
-    workers = scheduler_info(client)["workers"].values()
+    workers = workers_of(client).values()
     return sorted((w["name"], w["nthreads"], w["memory_limit"]) for w in workers)
 
 

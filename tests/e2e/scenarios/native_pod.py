@@ -3,6 +3,7 @@
 import time
 import uuid
 
+from asking import workers_of
 from distributed import get_worker, wait
 
 
@@ -33,7 +34,7 @@ def is_evicted(client, address, other, talk):
     assert set(where) <= {address, other}, where
     assert client.submit(lambda text: text, data, pure=False).result(timeout=60) == made
     assert list(client.who_has([data])[data.key]) == [other]
-    assert list(client.scheduler_info()["workers"]) == [other]
+    assert list(workers_of(client)) == [other]
 
 
 def grows(client, megabytes):

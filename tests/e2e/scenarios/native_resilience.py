@@ -5,13 +5,14 @@ import os
 import time
 
 import numpy as np
+from asking import workers_of
 from distributed import get_worker, wait
 
 MEGABYTE = 1_000_000
 
 
 def info(client, address=None):
-    workers = client.scheduler_info()["workers"]
+    workers = workers_of(client)
     return workers[address] if address else next(iter(workers.values()))
 
 
@@ -159,7 +160,7 @@ def holds_the_interpreter(client, address, seconds):
 
     future = client.submit(hold, workers=[address], pure=False)
     time.sleep(seconds / 2)
-    assert address in client.scheduler_info()["workers"]
+    assert address in workers_of(client)
     start = time.time()
     assert list(client.who_has([data])[data.key]) == [address]
     assert data.key in list(client.has_what([address]).values())[0]

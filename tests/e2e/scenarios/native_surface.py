@@ -7,6 +7,7 @@ import time
 
 import dask
 import distributed
+from asking import workers_of
 from distributed import get_worker, wait
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -389,11 +390,11 @@ def heartbeats(client, address):
         dask_worker.metrics["temperature"] = lambda worker: len(worker.data) + 20
 
     client.run(add, workers=[address])
-    until(lambda: client.scheduler_info()["workers"][address]["metrics"].get("temperature", 0) >= 20)
+    until(lambda: workers_of(client)[address]["metrics"].get("temperature", 0) >= 20)
 
 
 def greetings(client):
-    [told] = client.scheduler_info()["workers"].values()
+    [told] = workers_of(client).values()
     assert told["colour"] == "green"
     assert told["oxidask"]["version"]
     return list(client.run(lambda dask_worker: dask_worker.greeting).values())

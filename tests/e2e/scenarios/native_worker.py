@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pandas as pd
+from asking import workers_of
 from distributed import Reschedule, get_client, get_worker, secede, wait, worker_client
 
 
@@ -16,7 +17,7 @@ def inc(x):
 
 def addresses(client, count):
     client.wait_for_workers(count, timeout=30)
-    return sorted(client.scheduler_info(n_workers=-1)["workers"])
+    return sorted(workers_of(client))
 
 
 def computes(client, count):

@@ -7,6 +7,7 @@ import dask.dataframe as dd
 import distributed
 import numpy as np
 import pandas as pd
+from asking import workers_of
 from distributed import Event
 
 RELEASE = tuple(int(part) for part in distributed.__version__.split(".")[:3])
@@ -137,6 +138,6 @@ def survives(client, stage, talk):
 def survives_a_retirement(client, stage):
     Event("go").clear()
     future = {"sending": sending, "taking": taking}[stage](client)
-    client.retire_workers([next(iter(client.scheduler_info()["workers"]))])
+    client.retire_workers([next(iter(workers_of(client)))])
     Event("go").set()
     same(future.result(timeout=60), frame())

@@ -2,6 +2,7 @@
 
 import time
 
+from asking import workers_of
 from distributed import Client
 
 
@@ -11,7 +12,7 @@ def inc(x):
 
 def everything_works(client, scheme):
     """Streams, what the scheduler asks of workers, and data through the scheduler and between workers."""
-    workers = list(client.scheduler_info()["workers"])
+    workers = list(workers_of(client))
     assert len(workers) == 2, workers
     assert all(address.startswith(scheme + "://") for address in workers), workers
     assert client.scheduler.address.startswith(scheme + "://")
@@ -27,11 +28,11 @@ def everything_works(client, scheme):
 
 def restarts(client):
     """Nannies are called by the scheduler."""
-    before = set(client.scheduler_info()["workers"])
+    before = set(workers_of(client))
     client.restart()
     deadline = time.time() + 60
-    while len(client.scheduler_info()["workers"]) < len(before):
-        assert time.time() < deadline, client.scheduler_info()
+    while len(workers_of(client)) < len(before):
+        assert time.time() < deadline, workers_of(client)
         time.sleep(0.05)
     assert client.submit(inc, 1).result(timeout=30) == 2
 
@@ -48,7 +49,7 @@ def is_refused(address):
 def may_work_but_not_rule(client):
     """A client's role."""
     assert client.submit(inc, 1).result(timeout=30) == 2
-    assert client.scheduler_info()["workers"]
+    assert workers_of(client)
     try:
         client.run_on_scheduler(lambda: 1)
     except PermissionError as error:
@@ -58,7 +59,7 @@ def may_work_but_not_rule(client):
 
 def may_only_look(client):
     """The role of who reads only."""
-    assert client.scheduler_info()["workers"]
+    assert workers_of(client)
     assert client.nthreads()
     future = client.submit(inc, 1)
     try:

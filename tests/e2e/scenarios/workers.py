@@ -3,6 +3,7 @@
 import os
 import time
 
+from asking import workers_of
 from distributed import wait
 
 
@@ -42,14 +43,14 @@ def recomputes_what_is_lost(client, talk):
     wait(futures)
     has_what = client.has_what()
     assert all(has_what.values()), has_what
-    talk.tell({worker["name"]: address for address, worker in client.scheduler_info()["workers"].items()})
+    talk.tell({worker["name"]: address for address, worker in workers_of(client).items()})
     talk.wait()
     until(lambda: len(client.ncores()) == 1)
     assert client.gather(futures) == list(range(1, 101))
 
 
 def scattered_data_is_lost_with_its_worker(client, talk):
-    workers = {worker["name"]: address for address, worker in client.scheduler_info()["workers"].items()}
+    workers = {worker["name"]: address for address, worker in workers_of(client).items()}
     name, address = sorted(workers.items())[0]
     future = client.scatter(b"only here", workers=[address], hash=False)
     user = client.submit(slow_inc, future, delay=0, pure=False, workers=[a for a in workers.values() if a != address])

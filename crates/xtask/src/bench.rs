@@ -9,6 +9,7 @@ mod report;
 mod soak;
 mod tasks;
 mod transfer;
+mod turns;
 mod usecases;
 
 use anyhow::Result;

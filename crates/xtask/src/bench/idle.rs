@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use super::report;
+use super::{report, turns};
 use crate::envs;
 use crate::process::{Child, Interrupt};
 use crate::releases::Release;
@@ -49,12 +49,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = workspace::target_dir().join("bench");
     let mut pairs = Vec::new();
     for pair in 0..options.pairs {
-        let mut order = [Kind::Stock, Kind::Native];
-        if pair % 2 == 1 {
-            order.reverse();
-        }
         let mut figures = Map::new();
-        for kind in order {
+        for kind in turns::of_pair(pair) {
             interrupt.check()?;
             let mut command = match kind {
                 Kind::Native => Command::new(&binary),

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::report;
+use super::{report, turns};
 use crate::envs;
-use crate::process::{Child, Interrupt};
+use crate::process::Interrupt;
 use crate::releases::Release;
 use crate::stock::{self, Kind, Plan};
 use crate::workspace::{self, Profile};
@@ -243,6 +243,9 @@ pub(crate) fn run(suite: Suite, options: &LoadOptions) -> Result<()> {
     report::write(suite, &bench.folder, &record)
 }
 
+/// What the generator is called in messages.
+pub(super) const GENERATOR: &str = "load generator";
+
 struct Bench {
     suite: Suite,
     scheduler: PathBuf,
@@ -262,13 +265,8 @@ impl Bench {
     ) -> Result<Vec<Value>> {
         let mut runs = Vec::new();
         for pair in 0..pairs {
-            // Whoever runs first in a pair changes, so that a drift of the machine does not favour one.
-            let order = match pair % 2 {
-                0 => [Kind::Stock, Kind::Native],
-                _ => [Kind::Native, Kind::Stock],
-            };
             let mut figures = Map::new();
-            for kind in order {
+            for kind in turns::of_pair(pair) {
                 if point.tasks_for(kind) == 0 {
                     continue;
                 }
@@ -307,7 +305,7 @@ impl Bench {
             nanny: false,
             folder: self.folder.join(kind.name()),
         };
-        let mut cluster = plan.start(&self.interrupt)?;
+        let cluster = plan.start(&self.interrupt)?;
         let mut command = Command::new(&self.load);
         command.arg(self.suite.name()).arg("--graph").arg(&graph);
         command.args([
@@ -327,10 +325,13 @@ impl Bench {
             let load = self::graph(&self.folder, of, "merge", 2000, 1)?;
             command.arg("--load").arg(load);
         }
-        let found = generated(&mut command, &self.interrupt, &plan.folder);
-        cluster.check_alive()?;
-        cluster.stop()?;
-        found
+        turns::of_cluster(
+            GENERATOR,
+            &mut command,
+            cluster,
+            &self.interrupt,
+            &plan.folder,
+        )
     }
 }
 
@@ -358,24 +359,4 @@ pub(super) fn graph(
         fs::rename(&partial, &file)?;
     }
     Ok(file)
-}
-
-/// Runs the load generator to its end; what it found.
-pub(super) fn generated(
-    command: &mut Command,
-    interrupt: &Interrupt,
-    logs: &Path,
-) -> Result<Value> {
-    let mut load = Child::spawn("load generator", command.stdout(Stdio::piped()))?;
-    let stdout = load
-        .take_stdout()
-        .context("stdout was asked for as a pipe")?;
-    let status = load.wait(interrupt)?;
-    if !status.success() {
-        let logs = logs.display();
-        bail!("the load generator ended with {status}; logs are in {logs}");
-    }
-    let text = std::io::read_to_string(stdout)?;
-    serde_json::from_str(text.trim())
-        .with_context(|| format!("the load generator printed no JSON: {text}"))
 }

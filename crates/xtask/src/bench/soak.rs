@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::{load, report};
+use super::{load, report, turns};
 use crate::envs;
 use crate::process::Interrupt;
 use crate::releases::Release;
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         nanny: false,
         folder: folder.join("soak"),
     };
-    let mut cluster = plan.start(&interrupt)?;
+    let cluster = plan.start(&interrupt)?;
     let seconds = if options.quick { 60 } else { options.seconds };
     println!("soak: {seconds} s");
     let mut command = Command::new(&load);
@@ -75,10 +75,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for graph in graphs {
         command.arg("--graph").arg(graph?);
     }
-    let found = load::generated(&mut command, &interrupt, &plan.folder);
-    cluster.check_alive()?;
-    cluster.stop()?;
-    let found = found?;
+    let found = turns::of_cluster(
+        load::GENERATOR,
+        &mut command,
+        cluster,
+        &interrupt,
+        &plan.folder,
+    )?;
     let record = json!({"bench": "soak", "machine": report::machine(), "found": found});
     let out = folder.join("soak.json");
     fs::write(&out, serde_json::to_string_pretty(&record)?)?;

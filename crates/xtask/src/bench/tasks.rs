@@ -3,15 +3,15 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::median;
+use super::{median, turns};
 use crate::envs;
-use crate::process::{Child, Interrupt};
+use crate::process::Interrupt;
 use crate::releases::{FRISKY, Release};
 use crate::stock::{self, Kind, Plan};
 use crate::workspace::{self, Profile};
@@ -126,10 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut rounds = Vec::new();
     for round in 0..options.pairs {
         let mut order = options.clusters.clone();
-        if round % 2 == 1 {
-            // Whoever runs first changes, so that a drift of the machine does not favour one.
-            order.reverse();
-        }
+        turns::turn(round, &mut order);
         let mut results = Map::new();
         for parts in order {
             let figures = bench.one_run(parts).with_context(|| {
@@ -176,35 +173,25 @@ impl Bench<'_> {
             nanny: self.options.nanny,
             folder: self.folder.join(parts.name().replace(' ', "-")),
         };
-        let mut cluster = plan.start(&self.interrupt)?;
+        let cluster = plan.start(&self.interrupt)?;
         let mut command = Command::new(python);
         command.arg(script());
-        let workers: Vec<_> = cluster.worker_ids().iter().map(u32::to_string).collect();
         command.args([
             &cluster.address,
             &cluster.scheduler_id().to_string(),
-            &workers.join(","),
+            &turns::worker_ids(&cluster),
             &self.options.tasks.to_string(),
         ]);
         if parts == Parts::Frisky {
             command.arg("frisky");
         }
-        let mut client = Child::spawn("benchmark client", command.stdout(Stdio::piped()))?;
-        let stdout = client
-            .take_stdout()
-            .context("stdout was asked for as a pipe")?;
-        let status = client.wait(&self.interrupt)?;
-        cluster.check_alive()?;
-        if !status.success() {
-            bail!(
-                "the benchmark client ended with {status}; logs are in {}",
-                plan.folder.display()
-            );
-        }
-        let text = std::io::read_to_string(stdout)?;
-        cluster.stop()?;
-        serde_json::from_str(text.trim())
-            .with_context(|| format!("the benchmark client printed no JSON: {text}"))
+        turns::of_cluster(
+            "benchmark client",
+            &mut command,
+            cluster,
+            &self.interrupt,
+            &plan.folder,
+        )
     }
 }
 

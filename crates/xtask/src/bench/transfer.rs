@@ -2,14 +2,14 @@
 //! scheduler, so that it is the workers that differ.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use super::median;
+use super::{median, turns};
 use crate::envs;
-use crate::process::{Child, Interrupt};
+use crate::process::Interrupt;
 use crate::releases::Release;
 use crate::stock::{self, Kind, Plan};
 use crate::workspace::{self, Profile};
@@ -40,12 +40,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = workspace::target_dir().join("bench");
     let mut pairs = Vec::new();
     for pair in 0..options.pairs {
-        let mut order = [Kind::Stock, Kind::Native];
-        if pair % 2 == 1 {
-            order.reverse();
-        }
         let mut results = Map::new();
-        for kind in order {
+        for kind in turns::of_pair(pair) {
             let plan = Plan {
                 kind: Kind::Native,
                 binary: &scheduler,
@@ -57,26 +53,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 nanny: false,
                 folder: folder.join(format!("{}-workers", kind.name())),
             };
-            let mut cluster = plan.start(&interrupt)?;
+            let cluster = plan.start(&interrupt)?;
             let mut command = Command::new(&python);
             command.arg(workspace::root().join("benches/transfer.py"));
-            let workers: Vec<_> = cluster.worker_ids().iter().map(u32::to_string).collect();
-            command.args([&cluster.address, &workers.join(",")]);
+            command.args([&cluster.address, &turns::worker_ids(&cluster)]);
             command.args(options.bytes.iter().map(u64::to_string));
-            let mut client = Child::spawn("benchmark client", command.stdout(Stdio::piped()))?;
-            let stdout = client
-                .take_stdout()
-                .context("stdout was asked for as a pipe")?;
-            let status = client.wait(&interrupt)?;
-            cluster.check_alive()?;
-            if !status.success() {
-                let logs = plan.folder.display();
-                bail!("the benchmark client ended with {status}; logs are in {logs}");
-            }
-            let text = std::io::read_to_string(stdout)?;
-            cluster.stop()?;
-            println!("pair {} {:<6} {}", pair + 1, kind.name(), text.trim());
-            let figures: Value = serde_json::from_str(text.trim())?;
+            let figures = turns::of_cluster(
+                "benchmark client",
+                &mut command,
+                cluster,
+                &interrupt,
+                &plan.folder,
+            )?;
+            println!("pair {} {:<6} {figures}", pair + 1, kind.name());
             results.insert(kind.name().to_owned(), figures);
         }
         pairs.push(Value::Object(results));

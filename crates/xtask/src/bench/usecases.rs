@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::report;
+use super::{report, turns};
 use crate::envs;
-use crate::process::{Child, Interrupt};
+use crate::process::Interrupt;
 use crate::releases::Release;
 use crate::stock::{self, Kind, Plan};
 use crate::workspace::{self, Profile};
@@ -76,13 +76,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let count = if options.quick { 1 } else { options.pairs };
     let mut pairs = Vec::new();
     for pair in 0..count {
-        let mut order = [Kind::Stock, Kind::Native];
-        if pair % 2 == 1 {
-            // Whoever runs first changes, so that a drift of the machine does not favour one.
-            order.reverse();
-        }
         let mut figures = Map::new();
-        for kind in order {
+        for kind in turns::of_pair(pair) {
             println!("usecases: pair {} of {count}, {}", pair + 1, kind.name());
             let run = bench
                 .one_run(kind)
@@ -115,30 +110,22 @@ impl Bench<'_> {
             nanny: false,
             folder: self.folder.join(format!("usecases-{}", kind.name())),
         };
-        let mut cluster = plan.start(&self.interrupt)?;
+        let cluster = plan.start(&self.interrupt)?;
         let mut command = Command::new(&self.python);
         command.arg(workspace::root().join("benches/usecases.py"));
-        let workers: Vec<_> = cluster.worker_ids().iter().map(u32::to_string).collect();
         let scheduler = cluster.scheduler_id().to_string();
-        command.args([&cluster.address, &scheduler, &workers.join(",")]);
+        command.args([&cluster.address, &scheduler, &turns::worker_ids(&cluster)]);
         match self.options.quick {
             true => command.args(QUICK),
             false => command.args(&self.options.cases),
         };
-        let mut client = Child::spawn("benchmark client", command.stdout(Stdio::piped()))?;
-        let stdout = client
-            .take_stdout()
-            .context("stdout was asked for as a pipe")?;
-        let status = client.wait(&self.interrupt)?;
-        cluster.check_alive()?;
-        if !status.success() {
-            let logs = plan.folder.display();
-            bail!("the benchmark client ended with {status}; logs are in {logs}");
-        }
-        let text = std::io::read_to_string(stdout)?;
-        cluster.stop()?;
-        serde_json::from_str(text.trim())
-            .with_context(|| format!("the benchmark client printed no JSON: {text}"))
+        turns::of_cluster(
+            "benchmark client",
+            &mut command,
+            cluster,
+            &self.interrupt,
+            &plan.folder,
+        )
     }
 }
 

@@ -8,13 +8,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use oxidask_scheduler_core::effect::{ClientMsg, WorkerMsg};
 use oxidask_wire::value::Value;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 /// Messages that may wait for one peer.
 pub const MAX_QUEUED_MESSAGES: usize = 20_000_000;
+
+/// How long a [`Checkpoint`] can hold a stream up: who holds it may itself wait for a peer that does
+/// not read.
+pub const MAX_HOLD: Duration = Duration::from_secs(1);
 
 /// One item of the queue.
 #[derive(Debug)]
@@ -38,14 +44,26 @@ enum Queued<M> {
 /// The reader's side of a checkpoint.
 #[derive(Debug)]
 struct Barrier {
-    /// Ends when the reader comes to it.
-    reached: oneshot::Sender<()>,
+    /// Dropped when the reader comes to it.
+    reached: Option<oneshot::Sender<()>>,
     /// Ends when the reader may go on.
     open: oneshot::Receiver<()>,
+    /// When it goes on anyway; known once it has come here.
+    until: Option<Instant>,
+}
+
+impl Barrier {
+    /// Says that the reader is here, and waits until it may go on.
+    async fn pass(&mut self) {
+        self.reached = None;
+        let until = *self.until.get_or_insert_with(|| Instant::now() + MAX_HOLD);
+        // Nothing is ever sent: its holder lets go of it.
+        let _ = timeout_at(until, &mut self.open).await;
+    }
 }
 
 /// A place in the queue: what was queued before it is written, what is queued after it waits until
-/// this is dropped.
+/// this is dropped, [`MAX_HOLD`] at most.
 #[derive(Debug)]
 pub struct Checkpoint {
     reached: oneshot::Receiver<()>,
@@ -124,14 +142,16 @@ impl<M> Outbox<M> {
         let _ = self.queue.send(Queued::Item(Outgoing::Close));
     }
 
-    /// Marks the place behind what is queued now. Nothing further is written while it is held.
+    /// Marks the place behind what is queued now. Nothing further is written while it is held, up to
+    /// [`MAX_HOLD`].
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         let (reached, is_reached) = oneshot::channel();
         let (open, is_open) = oneshot::channel();
         let barrier = Barrier {
-            reached,
+            reached: Some(reached),
             open: is_open,
+            until: None,
         };
         let _ = self.queue.send(Queued::Checkpoint(barrier));
         Checkpoint {
@@ -163,13 +183,12 @@ impl<M> Outbox<M> {
 impl<M> OutboxReader<M> {
     /// The next item; waits for it. Nothing when every sender is gone.
     ///
-    /// To ask for it says that all earlier ones were written.
+    /// To ask for it says that all earlier ones were written. Can be given up and asked again.
     pub async fn next(&mut self) -> Option<Outgoing<M>> {
         loop {
-            if let Some(Barrier { reached, open }) = self.barrier.take() {
-                drop(reached);
-                // Nothing is ever sent: its holder lets go of it.
-                let _ = open.await;
+            if let Some(barrier) = &mut self.barrier {
+                barrier.pass().await;
+                self.barrier = None;
             }
             match self.queue.recv().await? {
                 Queued::Item(item) => return Some(self.taken(item)),
@@ -242,6 +261,19 @@ mod tests {
         waiting.await.unwrap();
         sender.send_message("after".into());
         assert_eq!(reading.await.unwrap().as_deref(), Some("after"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_holds_a_stream_up_for_long() {
+        let (sender, mut reader) = outbox::<ClientMsg>();
+        let _checkpoint = sender.checkpoint();
+        sender.send_message("after".into());
+        let begin = Instant::now();
+        // Given up and asked again, as beside other work.
+        let given_up = tokio::time::timeout(MAX_HOLD / 2, reader.next()).await;
+        assert!(given_up.is_err(), "it is held");
+        assert_eq!(op(reader.next().await).as_deref(), Some("after"));
+        assert_eq!(begin.elapsed(), MAX_HOLD);
     }
 
     #[tokio::test]

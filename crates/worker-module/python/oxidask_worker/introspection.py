@@ -3,16 +3,11 @@
 import dask
 import distributed.worker
 from distributed import profile
-from distributed.system_monitor import SystemMonitor
 from distributed.versions import get_versions
-
-INTERVAL_OF_MONITOR = 0.5
 
 
 class Introspection:
     """The part of the worker that answers such requests."""
-
-    _monitor = None
 
     def keys(self):
         return list(self.data)
@@ -76,16 +71,3 @@ class Introspection:
         return recursive_to_dict({name: value for name, value in info.items() if name not in exclude}, exclude=exclude)
 
     _to_dict = dump_state
-
-    @property
-    def monitor(self):
-        """Measures the process from the first look on."""
-        if self._monitor is None:
-            self._monitor = SystemMonitor()
-            self._monitor.update()
-            self.loop.add_callback(self._measure)
-        return self._monitor
-
-    def _measure(self):
-        self._monitor.update()
-        self.loop.call_later(INTERVAL_OF_MONITOR, self._measure)

@@ -1,5 +1,7 @@
 """Workers of ours that pods come and go with."""
 
+import os
+import tempfile
 import time
 import uuid
 
@@ -21,16 +23,22 @@ def is_evicted(client, address, other, talk):
     data = client.submit(lambda: uuid.uuid4().hex, **here)
     made = data.result(timeout=60)
 
-    def slow(seconds):
+    def slow(seconds, begun=None):
+        if begun:
+            open(begun, "w").close()
         time.sleep(seconds)
         return get_worker().address
 
-    running = client.submit(slow, 1, **here)
-    waiting = [client.submit(slow, 0.01, **here) for _ in range(20)]
-    until(lambda: running.key in client.processing().get(address, ()))
-    talk.tell()
-    talk.wait()
-    where = client.gather([running, *waiting])
+    with tempfile.TemporaryDirectory() as folder:
+        # To be seen also by those who look late.
+        begun = os.path.join(folder, "begun")
+        running = client.submit(slow, 1, begun, **here)
+        waiting = [client.submit(slow, 0.01, **here) for _ in range(20)]
+        until(lambda: os.path.exists(begun))
+        talk.tell()
+        talk.wait()
+        # The one that ran is begun again on the other worker.
+        where = client.gather([running, *waiting])
     assert set(where) <= {address, other}, where
     assert client.submit(lambda text: text, data, pure=False).result(timeout=60) == made
     assert list(client.who_has([data])[data.key]) == [other]

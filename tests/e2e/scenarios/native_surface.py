@@ -7,7 +7,7 @@ import time
 
 import dask
 import distributed
-from asking import workers_of
+from asking import Gate, workers_of
 from distributed import get_worker, wait
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -203,9 +203,6 @@ def executors(client, address):
 
 def state(client, address):
     """`get_worker()` and what hangs on it."""
-    gate = client.submit(time.sleep, 1, workers=[address], pure=False)
-    later = client.submit(inc, gate, workers=[address], pure=False, key="later")
-    held = client.scatter({"held": [1, 2, 3]}, workers=[address])["held"]
 
     def look(dask_worker):
         worker = dask_worker
@@ -224,9 +221,10 @@ def state(client, address):
             "repr": repr(worker),
         }
 
-    until(lambda: client.processing()[address])
-    time.sleep(0.3)
-    seen = client.run(look, workers=[address])[address]
+    with Gate(client, workers=[address]) as gate:
+        later = client.submit(inc, gate.future, workers=[address], pure=False, key="later")
+        held = client.scatter({"held": [1, 2, 3]}, workers=[address])["held"]
+        seen = client.run(look, workers=[address])[address]
     if RELEASE >= (2022,):
         assert seen["instance"] and seen["status"] == "running"
     assert seen["data"] == ([1, 2, 3], 5, True, 2)
@@ -244,12 +242,6 @@ def looks_at_tasks(client, address):
     def fails():
         raise ValueError("on purpose")
 
-    gate = client.submit(time.sleep, 2, workers=[address], pure=False)
-    pending = client.submit(inc, 41, workers=[address], key="pending-1")
-    failed = client.submit(fails, workers=[address], key="failed-1", priority=10)
-    held = client.scatter({"to-be-deleted": 7}, workers=[address])["to-be-deleted"]
-    until(lambda: pending.key in client.processing()[address])
-
     def look(dask_worker):
         tasks = dask_worker.state.tasks
         spec = tasks["pending-1"].run_spec
@@ -260,11 +252,17 @@ def looks_at_tasks(client, address):
             "counts": dask_worker.state.task_counter.current_count(by_prefix=True),
         }
 
-    seen = client.run(look, workers=[address])[address]
+    with Gate(client, workers=[address]) as gate:
+        pending = client.submit(inc, 41, workers=[address], key="pending-1")
+        failed = client.submit(fails, workers=[address], key="failed-1", priority=10)
+        held = client.scatter({"to-be-deleted": 7}, workers=[address])["to-be-deleted"]
+        until(lambda: client.run(lambda dask_worker: "pending-1" in dask_worker.state.tasks)[address])
+        seen = client.run(look, workers=[address])[address]
     assert seen["state"] == "ready" and seen["failure"] is None
     assert seen["spec"] == (42 if RELEASE >= (2023, 8, 1) else None)
     assert seen["counts"]["pending", "ready"] == 1
-    wait([gate, failed], timeout=30)
+    assert pending.result(timeout=30) == 42
+    wait([gate.future, failed], timeout=30)
 
     def failure(dask_worker):
         task = dask_worker.state.tasks["failed-1"]

@@ -40,6 +40,9 @@ pub struct Payload {
 /// Field of a sub-header that says how many frames follow it.
 pub(crate) const NUM_SUB_FRAMES: &str = "num-sub-frames";
 
+/// Most bytes that decompression makes of a message on the way to an older peer. Newer peers compress nothing for us.
+pub(crate) const MAX_PLAIN: usize = 1 << 30;
+
 /// `pickle.dumps(bytes)`, small enough to be written by hand.
 const BYTES_CLASS: &[u8] = b"cbuiltins\nbytes\n.";
 
@@ -55,7 +58,8 @@ impl Payload {
 
     /// A serialised object from its parts; `header` is a map, the number of frames is added.
     pub fn serialized(mut header: Value, frames: Vec<Bytes>) -> Self {
-        header.remove(NUM_SUB_FRAMES);
+        // A peer's header may have the entry more than once.
+        while header.remove(NUM_SUB_FRAMES).is_some() {}
         header.insert(NUM_SUB_FRAMES, frames.len());
         Self {
             kind: PayloadKind::Serialized,
@@ -136,16 +140,27 @@ impl Payload {
     }
 
     /// The same object under the other marker is another payload; this only re-labels a pickle:
-    /// `__Pickled__` becomes `serializer: pickle` for peers before 2022.04.0.
+    /// `__Pickled__` becomes `serializer: pickle` for peers before 2022.04.0. Buffers get plain.
+    ///
+    /// # Errors
+    /// It is no pickle, or its buffers can not be decompressed within 1 GiB.
     pub fn to_serialized(&self) -> Result<Self, DecodeError> {
+        self.to_serialized_within(&mut { MAX_PLAIN })
+    }
+
+    /// [`Self::to_serialized`]; what decompression makes is taken from `budget` (bytes).
+    pub(crate) fn to_serialized_within(&self, budget: &mut usize) -> Result<Self, DecodeError> {
         match self.kind {
             PayloadKind::Serialized => Ok(self.clone()),
             PayloadKind::Pickled => {
-                let (pickle, buffers) = self.as_pickle(usize::MAX)?.ok_or(DecodeError::Type {
+                let header = self.header()?;
+                let pickle = header.get("pickled-obj").and_then(Value::as_bin);
+                let pickle = pickle.ok_or(DecodeError::Type {
                     expected: "a pickle",
                     found: "another payload",
                 })?;
-                Ok(Self::pickle_object(pickle, buffers))
+                let buffers = self.decompressed(&header, budget)?;
+                Ok(Self::pickle_object(pickle.clone(), buffers))
             }
         }
     }

@@ -222,25 +222,3 @@ fn a_promise_of_billions_costs_nothing() {
         assert!(message.items().next().is_none_or(|item| item.is_err()));
     }
 }
-
-/// What a header lies about, or has no use for, is put in order on the way to an old peer, whose own reader is strict.
-#[test]
-fn frames_that_old_peers_could_not_read_are_put_in_order() {
-    let plain = Bytes::from(vec![7u8; 1000]);
-    let packed = Bytes::from(lz4_flex::block::compress_prepend_size(&plain));
-    let header = Value::map([
-        ("serializer", Value::from("dask")),
-        ("type", "bytes".into()),
-        ("split-num-sub-frames", Value::array([1])),
-        ("compression", Value::array(["lz4"])),
-    ]);
-    let payload = Payload::serialized(header, vec![packed, Bytes::from("unused")]);
-    let value = Value::map([("data", Value::Payload(Arc::new(payload)))]);
-    let arrived = over_the_wire(&Message::from_value(&value), Generation::M1);
-    let arrived = arrived.value().expect("ours");
-    let Some(Value::Payload(payload)) = arrived.get("data") else {
-        panic!("{arrived:?}");
-    };
-    let bytes = payload.as_plain_bytes(2000).expect("valid");
-    assert_eq!(bytes, Some(plain));
-}

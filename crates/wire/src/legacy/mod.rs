@@ -13,14 +13,16 @@ use bytes::Bytes;
 use crate::compression::decompress;
 use crate::error::DecodeError;
 use crate::message::Message;
-use crate::payload::{NUM_SUB_FRAMES, Payload};
+use crate::payload::Payload;
 use crate::value::Value;
+
+mod encode;
+
+pub(crate) use encode::encode;
 
 /// Most steps that putting lifted objects back may take; a hostile message could otherwise make
 /// the search in its maps quadratic.
 const MAX_STEPS: usize = 1 << 26;
-/// Most bytes of a payload that decompression makes on the way to an old peer. New peers compress nothing for us.
-const MAX_PLAIN: usize = 1 << 30;
 
 /// Turns the frames of an old message into a message. `limit` bounds what decompression makes.
 pub(crate) fn decode(frames: Vec<Bytes>, limit: usize) -> Result<Message, DecodeError> {
@@ -138,6 +140,9 @@ fn slot<'a>(items: &'a mut [Value], index: &Value) -> Option<&'a mut Value> {
 /// A payload from an old head. Compressed frames are restored: the old header counts plain bytes,
 /// the new one compressed ones.
 fn from_head(head: &Value, pieces: Vec<Bytes>, limit: &mut usize) -> Result<Payload, DecodeError> {
+    if head.as_map().is_none() {
+        return Err(DecodeError::Frames("head is not a map"));
+    }
     let names = head
         .get("compression")
         .and_then(Value::as_seq)
@@ -217,117 +222,4 @@ fn pieces_per_frame(lengths: &[Value], frames: &[Bytes]) -> Result<Vec<usize>, D
 
 fn is_pickle(header: &Value) -> bool {
     header.get("serializer").and_then(Value::as_str) == Some("pickle")
-}
-
-/// Turns a message into the frames of an old one.
-pub(crate) fn encode(message: &Message) -> Result<Vec<Bytes>, DecodeError> {
-    if message.payloads().len() == 0 {
-        return Ok(vec![Bytes::new(), message.body().clone()]);
-    }
-    let mut value = message.value()?;
-    let mut lifted = Vec::new();
-    lift(&mut value, &mut Vec::new(), &mut lifted);
-    if matches!(value, Value::Payload(_)) {
-        return Err(DecodeError::Frames(
-            "releases before 2021.03.1 cannot send a bare object",
-        ));
-    }
-    let mut heads = Vec::new();
-    let mut paths = Vec::new();
-    let mut frames = Vec::new();
-    for (path, payload) in lifted {
-        let (head, pieces) = to_head(&payload.to_serialized()?)?;
-        heads.push((Value::Array(path.clone()), head));
-        paths.push(Value::Array(path));
-        frames.extend(pieces);
-    }
-    let header = Value::map([
-        ("headers", Value::Map(heads)),
-        ("keys", Value::Array(paths)),
-        ("bytestrings", Value::Array(Vec::new())),
-    ]);
-    let mut out = vec![Bytes::new(), value.encode(), header.encode()];
-    out.extend(frames);
-    Ok(out)
-}
-
-/// Takes payloads out of `value`, with the paths to them.
-fn lift(value: &mut Value, path: &mut Vec<Value>, out: &mut Vec<(Vec<Value>, Arc<Payload>)>) {
-    match value {
-        Value::Array(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                path.push(index.into());
-                if let Value::Payload(payload) = item {
-                    out.push((path.clone(), Arc::clone(payload)));
-                    *item = Value::Nil;
-                } else {
-                    lift(item, path, out);
-                }
-                path.pop();
-            }
-        }
-        Value::Map(entries) => entries.retain_mut(|(key, item)| {
-            path.push(key.clone());
-            let keep = if let Value::Payload(payload) = item {
-                out.push((path.clone(), Arc::clone(payload)));
-                false
-            } else {
-                lift(item, path, out);
-                true
-            };
-            path.pop();
-            keep
-        }),
-        _ => {}
-    }
-}
-
-/// The old head of a payload, and its frames: plain, since lengths are those of plain bytes, and without any that its
-/// header has no use for, which nobody reads.
-fn to_head(payload: &Payload) -> Result<(Value, Vec<Bytes>), DecodeError> {
-    let mut head = payload.header()?;
-    let mut frames = payload.decompressed(&head, &mut { MAX_PLAIN })?;
-    let counts: Vec<usize> = match head.get("split-num-sub-frames").and_then(Value::as_seq) {
-        Some(counts) => {
-            let count = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-            counts
-                .iter()
-                .map(count)
-                .collect::<Option<_>>()
-                .ok_or(DecodeError::Frames(
-                    "split-num-sub-frames is not a list of counts",
-                ))?
-        }
-        None => vec![1; frames.len()],
-    };
-    let mut rest = frames.as_slice();
-    let mut lengths = Vec::new();
-    for count in counts {
-        let (pieces, after) = rest.split_at_checked(count).ok_or(DecodeError::Frames(
-            "split-num-sub-frames and frames disagree",
-        ))?;
-        lengths.push(pieces.iter().map(Bytes::len).sum::<usize>());
-        rest = after;
-    }
-    let unused = rest.len();
-    frames.truncate(frames.len() - unused);
-    for name in [NUM_SUB_FRAMES, "split-num-sub-frames", "split-offsets"] {
-        head.remove(name);
-    }
-    let mut writeable = match head.remove("writeable") {
-        Some(Value::Array(flags)) => flags,
-        _ => Vec::new(),
-    };
-    if is_pickle(&head) && writeable.len() < lengths.len() {
-        writeable.insert(0, Value::Bool(false));
-    }
-    writeable.resize(lengths.len(), Value::Bool(false));
-    head.insert("writeable", Value::Array(writeable));
-    head.insert("lengths", Value::array(lengths));
-    head.insert(
-        "compression",
-        Value::array(frames.iter().map(|_| Value::Nil)),
-    );
-    head.insert("count", frames.len());
-    Ok((head, frames))
 }

@@ -9,6 +9,8 @@ from harness.waiting import wait_for
 
 RELEASE = "2026.8.0"
 OURS, STOCK = "our scheduler", "stock scheduler"
+# What looks at copies, or changes one in place, does not want any of them taken away.
+NO_MANAGER = {"DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START": "false"}
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def workers(new_cluster):
     """Starts a cluster with workers of these kinds: workers(OURS, "native", "stock")."""
 
     def make(scheduler, *kinds):
-        return new_cluster(RELEASE, stock=scheduler == STOCK, kinds=kinds)
+        return new_cluster(RELEASE, stock=scheduler == STOCK, kinds=kinds, environment=NO_MANAGER)
 
     return make
 
@@ -31,6 +33,37 @@ def test_real_work(workers, scheduler, kinds):
         cluster.run(f"native_worker.{scenario}", len(kinds))
     cluster.check()
     assert "broken invariant" not in cluster.workers[0].text()
+
+
+def test_data_on_the_same_machine(new_cluster):
+    """Where its memory may be read, where that is switched off, and where the system refuses it."""
+    cluster = new_cluster(RELEASE, kinds=("native", "native"), environment=NO_MANAGER)
+    cluster.run("native_worker.transfers_large", 2)
+    addresses = [worker.contact_address for worker in cluster.workers]
+
+    def refusals():
+        return [worker.text().count("is not read") for worker in cluster.workers]
+
+    assert refusals() == [0, 0]
+    for address in addresses:
+        cluster.run("native_worker.forbids_reading_memory", address)
+    # It is tried once, by the one that fetches.
+    for _ in range(2):
+        cluster.run("native_worker.transfers_large", 2)
+        assert sorted(refusals()) == [0, 1]
+    cluster.check()
+
+
+def test_memory_of_others_is_read_only_where_that_is_wanted(new_cluster):
+    cluster = new_cluster(RELEASE, kinds=("native",), environment=NO_MANAGER)
+    off = {"DASK_DISTRIBUTED__WORKER__NEAR_MEMORY": "false"}
+    cluster.workers.append(cluster.add_worker(native=True, **off))
+    cluster.workers[-1].wait_until_registered()
+    cluster.run("native_worker.transfers_large", 2)
+    cluster.run("native_worker.forbids_reading_memory", cluster.workers[0].contact_address)
+    cluster.run("native_worker.transfers_large", 2)
+    assert not any("is not read" in worker.text() for worker in cluster.workers)
+    cluster.check()
 
 
 @pytest.mark.parametrize("release", NATIVE["native"])

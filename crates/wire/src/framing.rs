@@ -47,6 +47,20 @@ pub(crate) struct Prelude {
     pub(crate) total: usize,
 }
 
+impl Prelude {
+    /// Where the first frame of at least `large` bytes begins, or the first of all.
+    pub(crate) fn first_large(&self, large: usize) -> usize {
+        let mut at = self.start;
+        for length in &self.lengths {
+            if *length >= large {
+                return at;
+            }
+            at += length;
+        }
+        self.start
+    }
+}
+
 /// Result of looking at the beginning of a buffer.
 #[derive(Debug)]
 pub(crate) enum Parsed {
@@ -127,6 +141,11 @@ pub(crate) fn take_frames(buf: &mut BytesMut, prelude: &Prelude) -> Vec<Bytes> {
     } else {
         buf.split_to(prelude.total).freeze()
     };
+    slices(&whole, prelude)
+}
+
+/// The frames of a message.
+pub(crate) fn slices(whole: &Bytes, prelude: &Prelude) -> Vec<Bytes> {
     let mut at = prelude.start;
     let slice = |length: &usize| {
         let frame = whole.slice(at..at + length);

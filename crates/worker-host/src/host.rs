@@ -431,7 +431,8 @@ impl Host {
             resources: settings.resources.clone(),
             ..settings.core.clone()
         });
-        let peers = Peers::new(address, &settings, Arc::clone(&interpreter));
+        let landing = Arc::new(memory.landing().clone());
+        let peers = Peers::new(address, &settings, Arc::clone(&interpreter), landing);
         let books = Books::new(
             core,
             store,

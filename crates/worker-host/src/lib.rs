@@ -3,7 +3,7 @@
 //!
 //! From the outside in: [`host`] starts everything and is the handle that threads of Python hold;
 //! `registration` and [`scheduler`]: letting in, and the stream; `retiring`: leaving in order; `heartbeat`, `metrics`, [`digests`], `ticks`; `http`; `listener` and `requests`
-//! serve callers; `peers` fetches data; `desk` and `outlet` are the ways into and out of `books`, which owns
+//! serve callers; `peers` fetches data, into memory of [`landing`], from the same machine through `near`; `desk` and `outlet` are the ways into and out of `books`, which owns
 //! the state machine and the `store`; [`memory`] keeps data and process within their limits. What only Python
 //! can do goes through one trait, [`interpreter::Interpreter`], which `worker-module` implements.
 //!
@@ -20,10 +20,12 @@ pub mod host;
 mod http;
 pub mod interpreter;
 pub mod introspection;
+pub mod landing;
 mod listener;
 pub mod loading;
 pub mod memory;
 mod metrics;
+mod near;
 mod outlet;
 mod peers;
 mod recent;

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 
 use crate::host::Handle;
 use crate::interpreter::Interpreter;
+use crate::near;
+use crate::peers::LIMITS;
 use crate::requests::Server;
 use crate::settings::Settings;
 
@@ -31,6 +33,11 @@ pub(crate) async fn listen(
     let policy = AcceptPolicy {
         // All peers have our release.
         silent: Generation::of(&settings.release),
+        limits: LIMITS,
+        capabilities: match settings.near_memory {
+            true => vec![near::CAPABILITY.into()],
+            false => Vec::new(),
+        },
         ..AcceptPolicy::default()
     };
     let reception = Arc::new(Reception {
@@ -39,6 +46,7 @@ pub(crate) async fn listen(
         pages: with_websockets(None),
         policy,
     });
+    let landing = Arc::new(handle.memory().landing().clone());
     let server = Arc::new(Server::new(settings, handle, interpreter));
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -50,12 +58,16 @@ pub(crate) async fn listen(
             }
         };
         let (server, reception) = (Arc::clone(&server), Arc::clone(&reception));
+        let landing = Arc::clone(&landing);
         tokio::spawn(async move {
             if let Err(error) = configure(&stream, &SocketOptions::default()) {
                 tracing::debug!("socket options of {peer}: {error}");
             }
             match reception.settle(stream, peer).await {
-                Some(Ok(connection)) => server.serve(connection).await,
+                Some(Ok(mut connection)) => {
+                    connection.reader.land_in(landing);
+                    server.serve(connection).await;
+                }
                 Some(Err(error)) => tracing::debug!("{peer} was not let in: {error}"),
                 None => {}
             }

@@ -1,10 +1,12 @@
 //! Fetching data from other workers, stock or ours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use oxidask_key::Key;
-use oxidask_wire::connection::ConnectOptions;
+use oxidask_wire::connection::{Address, ConnectOptions, LandingPlace, Limits};
 use oxidask_wire::rpc::Request;
 use oxidask_wire::{Connection, Generation, Message, Release, Value};
 use oxidask_worker_core::event::{Datum, GatherOutcome};
@@ -13,10 +15,16 @@ use parking_lot::Mutex;
 
 use crate::error::PeerError;
 use crate::interpreter::Interpreter;
+use crate::near::{self, NearError, Offered};
 use crate::settings::Settings;
 
 /// Idle connections kept for each peer.
 const IDLE_PER_PEER: usize = 4;
+/// Data is as large as it is: memory is taken as it arrives, and it has its own limits.
+pub(crate) const LIMITS: Limits = Limits {
+    max_message: 1 << 44,
+    max_frames: 1 << 20,
+};
 /// First release that does not know `max_connections` any more.
 const NO_MAX_CONNECTIONS: Release = Release::new(2023, 8, 1);
 
@@ -27,7 +35,12 @@ pub(crate) struct Peers {
     release: Release,
     options: ConnectOptions,
     interpreter: Arc<dyn Interpreter>,
+    landing: Arc<dyn LandingPlace>,
     idle: Mutex<HashMap<Arc<str>, Vec<Connection>>>,
+    /// Addresses from here come from this machine; nothing if no memory is to be read.
+    machine: Option<IpAddr>,
+    /// Whose memory this process may not read, though they are on this machine.
+    far: Mutex<HashSet<Arc<str>>>,
 }
 
 impl Peers {
@@ -35,12 +48,19 @@ impl Peers {
         address: Arc<str>,
         settings: &Settings,
         interpreter: Arc<dyn Interpreter>,
+        landing: Arc<dyn LandingPlace>,
     ) -> Self {
+        let machine = Address::parse(&address)
+            .ok()
+            .and_then(|own| own.host.parse().ok());
         Self {
+            machine: machine.filter(|_| settings.near_memory),
+            far: Mutex::default(),
             address,
             release: settings.release,
             options: connect_options(settings),
             interpreter,
+            landing,
             idle: Mutex::default(),
         }
     }
@@ -58,7 +78,8 @@ impl Peers {
                 Err(error) => tracing::debug!("an idle connection to {worker} was dead: {error}"),
             }
         }
-        let connection = Connection::connect(worker, &self.options).await?;
+        let mut connection = Connection::connect(worker, &self.options).await?;
+        connection.reader.land_in(Arc::clone(&self.landing));
         self.ask(connection, worker, keys).await
     }
 
@@ -74,6 +95,28 @@ impl Peers {
         }
     }
 
+    /// Whether its memory may be read: it has announced that, and calls from this machine.
+    fn is_near(&self, worker: &Arc<str>, connection: &Connection) -> bool {
+        let announced = connection.capabilities().unwrap_or_default();
+        let peer = connection.peer().map(|peer| peer.ip().to_canonical());
+        self.machine.is_some_and(|own| {
+            peer.is_some_and(|peer| peer.is_loopback() || peer == own.to_canonical())
+                && announced.iter().any(|name| name == near::CAPABILITY)
+                && !self.far.lock().contains(worker)
+        })
+    }
+
+    /// Reads what a worker on this machine offers.
+    async fn fetch(&self, answer: &Value) -> Result<Vec<Bytes>, NearError> {
+        let offered = Offered::from_value(answer)?;
+        if offered.bytes() < near::LONG {
+            return offered.fetch(&*self.landing);
+        }
+        let landing = Arc::clone(&self.landing);
+        let fetch = tokio::task::spawn_blocking(move || offered.fetch(&*landing));
+        fetch.await.unwrap_or(Err(NearError::Gone))
+    }
+
     async fn ask(
         &self,
         mut connection: Connection,
@@ -87,10 +130,31 @@ impl Peers {
         if self.release < NO_MAX_CONNECTIONS {
             args.insert("max_connections", Value::Nil);
         }
+        let near = self.is_near(worker, &connection);
+        if near {
+            args.insert(near::WELCOME, true);
+        }
         let request = Request::new("get_data", args).to_message();
         connection.send(&request).await?;
-        let reply = connection.read().await?;
-        match status(&reply)?.as_str() {
+        let mut reply = connection.read().await?;
+        let (mut said, mut read) = (status(&reply)?, None);
+        if near && said == near::OFFERED {
+            match self.fetch(&reply.value()?).await {
+                Ok(frames) => {
+                    read = Some(frames);
+                    said = "OK".into();
+                }
+                Err(error) => {
+                    tracing::info!("the memory of {worker} is not read: {error}");
+                    self.far.lock().insert(Arc::clone(worker));
+                    let answer = Message::from_value(&Value::from("far"));
+                    connection.send(&answer).await?;
+                    reply = connection.read().await?;
+                    said = status(&reply)?;
+                }
+            }
+        }
+        match said.as_str() {
             "OK" => {}
             "busy" => {
                 self.keep(worker, connection);
@@ -107,7 +171,7 @@ impl Peers {
             .await?;
         self.keep(worker, connection);
         // Objects are made in them: nobody else may have them.
-        let frames = reply.frames().cloned().collect();
+        let frames = read.unwrap_or_else(|| reply.frames().cloned().collect());
         drop(reply);
         let Ok(loaded) = self.interpreter.load(frames, keys.to_vec()).await else {
             // Python is ending, and so are we.
@@ -132,6 +196,7 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         generation: Generation::of(&settings.release),
         timeout: settings.connect_timeout,
         pickle_protocol: 5,
+        limits: LIMITS,
         security: settings.security.clone(),
         server_name: settings.server_name.clone(),
         ..ConnectOptions::default()

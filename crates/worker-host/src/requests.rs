@@ -16,6 +16,7 @@ use crate::clock::{now, stimulus};
 use crate::error::PeerError;
 use crate::host::Handle;
 use crate::interpreter::{Interpreter, Object};
+use crate::near::{self, Offer};
 use crate::settings::Settings;
 use crate::store::Held;
 
@@ -207,17 +208,21 @@ impl Server {
             let error = Exception::runtime_error("the data can not be serialised");
             return Ok(Answer::Value(self.error(&error)));
         };
-        let message = Message::from_frames(frames.into_iter())?;
         let start = now().0;
-        connection.send(&message).await?;
-        match tokio::time::timeout(ACKNOWLEDGE, connection.read()).await {
-            Ok(acknowledged) => {
-                acknowledged?;
+        let near = self.settings.near_memory
+            && request.args.get(near::WELCOME) == Some(&Value::Bool(true));
+        if let Some(offer) = near.then(|| Offer::of(&frames)).flatten() {
+            let answer = acknowledged(connection, &Message::from_value(&offer.to_value())).await?;
+            drop(offer);
+            if answer.value()?.as_str() == Some("OK") {
                 self.handle.sent(who, start, names);
-                Ok(Answer::Said)
+                return Ok(Answer::Said);
             }
-            Err(_) => Err(PeerError::NoStatus),
         }
+        let message = Message::from_frames(frames.into_iter())?;
+        acknowledged(connection, &message).await?;
+        self.handle.sent(who, start, names);
+        Ok(Answer::Said)
     }
 
     /// What can be brought back into memory. The rest is lost: the scheduler is told.
@@ -237,6 +242,16 @@ impl Server {
         }
         data
     }
+}
+
+/// Sends data, or where it is, and waits for what the caller says to it.
+async fn acknowledged(
+    connection: &mut Connection,
+    message: &Message,
+) -> Result<Message, PeerError> {
+    connection.send(message).await?;
+    let answer = tokio::time::timeout(ACKNOWLEDGE, connection.read()).await;
+    Ok(answer.map_err(|_| PeerError::NoStatus)??)
 }
 
 /// Tells the state machine at its end that a request has been served.

@@ -50,6 +50,9 @@ pub struct Settings {
     pub reconnect_timeout: f64,
     /// Seconds that handing over the data may take when the worker leaves gracefully.
     pub retire_timeout: f64,
+    /// Whether data of workers on the same machine is read from their memory, and ours may be by them
+    /// (`distributed.worker.near-memory`, a key of our own).
+    pub near_memory: bool,
     /// `distributed.versions.get_versions()` of this environment.
     pub versions: Value,
     /// Time for a connection (`distributed.comm.timeouts.connect`).
@@ -113,6 +116,7 @@ impl Default for Settings {
             death_timeout: None,
             reconnect_timeout: 300.0,
             retire_timeout: 20.0,
+            near_memory: true,
             versions: Value::Map(Vec::new()),
             connect_timeout: Duration::from_secs(30),
             memory: MemorySettings::default(),

@@ -51,6 +51,7 @@ pub(crate) fn settings(map: &Value) -> Result<Settings, String> {
         server_name: text("server_name"),
         security: security(map.get("tls").unwrap_or(&Value::Nil))?,
         reconnect_timeout: number("reconnect_timeout").unwrap_or(300.0),
+        near_memory: map.get("near_memory") != Some(&Value::Bool(false)),
         retire_timeout: number("retire_timeout").unwrap_or(20.0),
         http: http(map.get("http").unwrap_or(&Value::Nil))?,
         memory: memory(map.get("memory").unwrap_or(&Value::Nil), memory_limit)?,

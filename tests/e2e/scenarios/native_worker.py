@@ -179,6 +179,43 @@ def transfers_large(client, count):
     assert frame.result(timeout=30).x.iloc[-1] == 99_999
 
 
+def forbids_reading_memory(client, worker):
+    """The system refuses this worker to read the memory of others, as in a container without the right."""
+
+    def forbid():
+        import ctypes
+        import platform
+
+        class Instruction(ctypes.Structure):
+            _fields_ = [
+                ("code", ctypes.c_uint16),
+                ("yes", ctypes.c_uint8),
+                ("no", ctypes.c_uint8),
+                ("k", ctypes.c_uint32),
+            ]
+
+        class Program(ctypes.Structure):
+            _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(Instruction))]
+
+        seccomp, process_vm_readv = {"x86_64": (317, 310), "aarch64": (277, 270)}[platform.machine()]
+        load, equal, give = 0x20, 0x15, 0x06
+        refused, allowed = 0x00050001, 0x7FFF0000
+        steps = (
+            Instruction(load, 0, 0, 0),
+            Instruction(equal, 0, 1, process_vm_readv),
+            Instruction(give, 0, 0, refused),
+            Instruction(give, 0, 0, allowed),
+        )
+        program = Program(len(steps), (Instruction * len(steps))(*steps))
+        system = ctypes.CDLL(None, use_errno=True)
+        no_new_privileges, set_filter, all_threads = 38, 1, 1
+        assert system.prctl(no_new_privileges, 1, 0, 0, 0) == 0
+        done = system.syscall(seccomp, set_filter, all_threads, ctypes.byref(program))
+        assert done == 0, ctypes.get_errno()
+
+    client.run(forbid, workers=[worker])
+
+
 def fails(client, count):
     """Exceptions with their tracebacks; what can not be sent back or read is the task's failure alone."""
     addresses(client, count)

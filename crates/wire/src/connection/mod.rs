@@ -7,6 +7,7 @@
 mod accept;
 mod address;
 mod connect;
+mod landing;
 mod memory;
 mod reader;
 mod socket;
@@ -27,6 +28,7 @@ use tokio::net::TcpStream;
 pub use accept::AcceptPolicy;
 pub use address::{Address, Scheme};
 pub use connect::ConnectOptions;
+pub use landing::{Landing, LandingPlace};
 pub use memory::PeerMemory;
 pub use reader::{Opening, Reader};
 pub use socket::{SocketOptions, configure};

@@ -1,13 +1,14 @@
 //! The receiving half.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{BoxRead, Limits};
+use super::{BoxRead, Landing, LandingPlace, Limits};
 use crate::error::ReadError;
-use crate::framing::{Parsed, Prelude, Sniff, parse, sniff, take_frames};
+use crate::framing::{Parsed, Prelude, Sniff, parse, slices, sniff, take_frames};
 use crate::legacy;
 use crate::message::Message;
 use crate::release::Generation;
@@ -16,6 +17,10 @@ use crate::release::Generation;
 const ROOM: usize = 8 << 10;
 /// Most room that is made for bytes of which none is there yet.
 const CHUNK: usize = 64 << 10;
+/// Messages from this size on are read into the memory of the [`LandingPlace`].
+const LANDS_FROM: usize = 4 << 20;
+/// The first frame of this size in them is aligned.
+const ALIGNED_FROM: usize = 64 << 10;
 
 /// Reads messages. Nothing is allocated for bytes that have not arrived, beyond as much again as
 /// already has.
@@ -31,6 +36,9 @@ pub struct Reader {
     unread: Option<Message>,
     /// Bytes of the message that [`Self::begin`] began, not yet given away.
     rest: usize,
+    place: Option<Arc<dyn LandingPlace>>,
+    /// Where the message goes whose prelude is known.
+    landing: Option<Box<dyn Landing>>,
 }
 
 /// The beginning of a message whose further frames are read piece by piece ([`Reader::begin`]).
@@ -62,7 +70,14 @@ impl Reader {
             limits,
             unread: None,
             rest: 0,
+            place: None,
+            landing: None,
         }
+    }
+
+    /// Large messages are read into memory from there from now on.
+    pub fn land_in(&mut self, place: Arc<dyn LandingPlace>) {
+        self.place = Some(place);
     }
 
     /// Reads from anything, for a peer known to speak `generation`: tests, recordings, simulations.
@@ -131,12 +146,22 @@ impl Reader {
                 Parsed::Prelude(prelude) => prelude,
             },
         };
-        if self.buf.len() < prelude.total {
+        if self.landing.is_none() && self.buf.len() < prelude.total {
+            self.land(&prelude);
+        }
+        let missing = match &mut self.landing {
+            Some(landing) => !landing.room().is_empty(),
+            None => self.buf.len() < prelude.total,
+        };
+        if missing {
             self.wanted = prelude.total;
             self.prelude = Some(prelude);
             return Ok(None);
         }
-        let frames = take_frames(&mut self.buf, &prelude);
+        let frames = match self.landing.take() {
+            Some(landing) => slices(&landing.whole(), &prelude),
+            None => take_frames(&mut self.buf, &prelude),
+        };
         // 2021.03.0 alone has the new framing and the old messages, whose first frame is empty.
         if self.generation == Generation::M3 && frames.first().is_some_and(Bytes::is_empty) {
             self.generation = Generation::M2;
@@ -147,6 +172,22 @@ impl Reader {
             Message::from_frames(frames.into_iter())?
         };
         Ok(Some(message))
+    }
+
+    /// Gives a large message, of which all bytes that are there are the beginning, memory of its own.
+    fn land(&mut self, prelude: &Prelude) {
+        let place = self.place.as_ref();
+        let Some(place) = place.filter(|_| prelude.total >= LANDS_FROM) else {
+            return;
+        };
+        let aligned = prelude.first_large(ALIGNED_FROM);
+        self.landing = place.landing(prelude.total, aligned).map(|mut landing| {
+            let here = self.buf.len();
+            landing.room()[..here].copy_from_slice(&self.buf);
+            landing.filled(here);
+            self.buf.clear();
+            landing
+        });
     }
 
     /// The first frame of the next message, and the lengths of the others, which are left where they
@@ -209,6 +250,15 @@ impl Reader {
 
     /// Waits for more bytes; `wanted` in the buffer would be enough.
     pub(crate) async fn fill(&mut self, wanted: usize) -> Result<(), ReadError> {
+        if let Some(landing) = &mut self.landing {
+            return match self.io.read(landing.room()).await? {
+                0 => Err(ReadError::Cut),
+                nbytes => {
+                    landing.filled(nbytes);
+                    Ok(())
+                }
+            };
+        }
         let have = self.buf.len();
         let missing = wanted.saturating_sub(have).max(ROOM);
         self.buf.reserve(missing.min(have.max(CHUNK)));

@@ -28,9 +28,13 @@ pub(crate) async fn watch(memory: Arc<Memory>, handle: Handle) {
     let garbage = Arc::new(Garbage::default());
     loop {
         ticks.tick().await;
-        let Some(process) = resident_bytes() else {
+        let Some(mut process) = resident_bytes() else {
             continue;
         };
+        // What is of no use to anybody goes before anything else does.
+        if memory.landing.process_has(process) {
+            process = resident_bytes().unwrap_or(process);
+        }
         let Some(status) = handle.ask(Worker::status).await else {
             return;
         };

@@ -16,6 +16,7 @@ use super::spilled::{Packed, Spilled};
 use super::{MemorySettings, format_bytes};
 use crate::clock::now;
 use crate::interpreter::Interpreter;
+use crate::landing::Pool;
 use crate::metrics::resident_bytes;
 use crate::store::{Store, Victim};
 
@@ -32,6 +33,8 @@ pub struct Memory {
     pub(super) settings: MemorySettings,
     pub(super) store: Store,
     pub(super) interpreter: Arc<dyn Interpreter>,
+    /// Memory that data of peers comes into.
+    pub(super) landing: Pool,
     /// What spilling has cost.
     pub(super) numbers: Arc<Numbers>,
     folder: PathBuf,
@@ -73,6 +76,7 @@ impl Memory {
         local_directory: &str,
     ) -> Arc<Self> {
         Arc::new(Self {
+            landing: Pool::new(&settings.thresholds),
             settings,
             store,
             interpreter,
@@ -84,6 +88,11 @@ impl Memory {
             full: watch::Sender::new(false),
             not_before: Mutex::new(None),
         })
+    }
+
+    /// Memory that large messages are read into.
+    pub fn landing(&self) -> &Pool {
+        &self.landing
     }
 
     /// Settings in force.

@@ -44,6 +44,11 @@ def leaving():
     }
 
 
+def near_memory():
+    """Whether workers on one machine may read each other's data from memory (`distributed.worker.near-memory`)."""
+    return bool(dask.config.get("distributed.worker.near-memory", True))
+
+
 def http(options):
     """Where HTTP is served, and whether there are pages beside health and metrics."""
 

@@ -163,6 +163,7 @@ def settings_of(options, folder):
         "protocol": (options["listen_address"] or options["protocol"] or scheduler).partition("://")[0],
         "server_name": options["scheduler_sni"],
         **configured.leaving(),
+        "near_memory": configured.near_memory(),
         **addresses(options),
         "nanny": options["nanny"],
         "name": options["name"],

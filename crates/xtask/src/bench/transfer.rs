@@ -94,7 +94,9 @@ fn print_medians(pairs: &[Value], options: &Options) {
         for bytes in &options.bytes {
             for (name, text, more_is_better) in [
                 ("mb_per_s", "MB/s", true),
-                ("cpu_s_per_gb", "CPU of both ends, s per GB", false),
+                ("cpu_s_per_gb", "CPU of both ends, s/GB", false),
+                ("cold_mb_per_s", "the first, MB/s", true),
+                ("cold_cpu_s_per_gb", "the first, CPU, s/GB", false),
             ] {
                 let field = format!("to_{to}_{bytes}_{name}");
                 let of = |kind: Kind| -> Vec<f64> {

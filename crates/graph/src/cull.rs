@@ -11,6 +11,12 @@ pub fn cull(tasks: &mut Vec<SplitTask>, wanted: &[Key]) {
     keep_needed(tasks, wanted, |t| &t.key, |t| &t.dependencies);
 }
 
+/// Which of the tasks [`cull`] would keep.
+#[must_use]
+pub fn needed(tasks: &[SplitTask], wanted: &[Key]) -> Vec<bool> {
+    which(tasks, wanted, |t| &t.key, |t| &t.dependencies)
+}
+
 /// Like [`cull`], for tasks of any kind.
 pub fn keep_needed<T>(
     tasks: &mut Vec<T>,
@@ -18,20 +24,25 @@ pub fn keep_needed<T>(
     key: impl Fn(&T) -> &Key,
     dependencies: impl Fn(&T) -> &[Key],
 ) {
-    let keep = {
-        let index: HashMap<&Key, usize> =
-            tasks.iter().enumerate().map(|(i, t)| (key(t), i)).collect();
-        reachable(tasks.len(), &index, wanted, |i| {
-            tasks.get(i).map_or(&[], &dependencies)
-        })
-    };
-    let mut flags = keep.into_iter();
+    let mut flags = which(tasks, wanted, key, dependencies).into_iter();
     tasks.retain(|_| flags.next().unwrap_or(false));
+}
+
+fn which<T>(
+    tasks: &[T],
+    wanted: &[Key],
+    key: impl Fn(&T) -> &Key,
+    dependencies: impl Fn(&T) -> &[Key],
+) -> Vec<bool> {
+    let index: HashMap<&Key, usize> = tasks.iter().enumerate().map(|(i, t)| (key(t), i)).collect();
+    reachable(tasks.len(), &index, wanted, |i| {
+        tasks.get(i).map_or(&[], &dependencies)
+    })
 }
 
 /// Which of `count` tasks `wanted` needs. `index` gives the number of a key's task; keys without
 /// one belong to other graphs.
-pub(crate) fn reachable<'a>(
+fn reachable<'a>(
     count: usize,
     index: &HashMap<&Key, usize>,
     wanted: &[Key],

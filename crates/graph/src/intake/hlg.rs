@@ -13,7 +13,7 @@ use crate::pickle::plain::{PlainValue, to_key, to_plain};
 use crate::pickle::walker::Limits;
 
 use super::expr::Expr;
-use super::legacy::{ArenaTask, convert_graph, is_task, write_all};
+use super::legacy::{convert_graph, is_task};
 use super::parse::MAX_DEPTH;
 use super::spec::{GraphNode, graph_node};
 use super::{Annotation, SplitGraph, Stop};
@@ -53,8 +53,7 @@ pub(super) fn split_high_level_graph(
         .into_values()
         .flat_map(|layer: Layer| layer.items)
         .collect();
-    let tasks: Vec<ArenaTask> = convert_graph(arena, &items)?;
-    let mut graph = write_all(arena, tasks, limits)?;
+    let mut graph = convert_graph(arena, &items, limits)?;
     graph.annotations = annotations;
     Ok(graph)
 }

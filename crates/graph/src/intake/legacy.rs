@@ -4,11 +4,11 @@
 //! other tasks, containers of those, and literals; the latter are converted as dask's
 //! `convert_legacy_graph` does it.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use oxidask_key::Key;
 
-use crate::cull::reachable;
+use crate::cull::cull;
 use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
 use crate::pickle::plain::to_key;
 use crate::pickle::walker::Limits;
@@ -28,70 +28,34 @@ pub(super) fn split_low_level_graph(
     let items = arena
         .dict(dsk)
         .ok_or_else(|| Stop::python("low-level graph that is not a dict"))?;
-    let mut tasks = convert_graph(arena, &items)?;
-    let keep = {
-        let index: HashMap<&Key, usize> = tasks
-            .iter()
-            .enumerate()
-            .map(|(i, task)| (&task.key, i))
-            .collect();
-        reachable(tasks.len(), &index, wanted, |i| {
-            tasks.get(i).map_or(&[], |task| &task.dependencies)
-        })
-    };
-    let mut flags = keep.into_iter();
-    tasks.retain(|_| flags.next().unwrap_or(false));
-    write_all(arena, tasks, limits)
-}
-
-/// A task that is a node of the arena, not yet written.
-pub(super) struct ArenaTask {
-    pub(super) key: Key,
-    pub(super) node: NodeId,
-    pub(super) dependencies: Vec<Key>,
-}
-
-/// Writes the tasks of a graph.
-pub(super) fn write_all(
-    arena: &Arena,
-    tasks: Vec<ArenaTask>,
-    limits: Limits,
-) -> Result<SplitGraph, Stop> {
-    let mut writer = TaskWriter::new(limits);
-    let mut graph = SplitGraph::default();
-    for task in tasks {
-        let kind = match graph_node(arena, task.node)? {
-            Some(GraphNode::Data) => TaskKind::Data,
-            _ => TaskKind::Task,
-        };
-        graph.tasks.push(SplitTask {
-            spec: writer.write(arena, task.node)?,
-            key: task.key,
-            dependencies: task.dependencies,
-            kind,
-        });
-    }
+    let mut graph = convert_graph(arena, &items, limits)?;
+    cull(&mut graph.tasks, wanted);
     Ok(graph)
 }
 
-/// Converts the items of a graph to nodes of `dask._task_spec`.
+/// Converts the items of a graph to nodes of `dask._task_spec`, and writes them. What is made for one
+/// task is gone before the next: the nodes of all of them would be most of what a graph takes.
 pub(super) fn convert_graph(
     arena: &mut Arena,
     items: &[(NodeId, NodeId)],
-) -> Result<Vec<ArenaTask>, Stop> {
+    limits: Limits,
+) -> Result<SplitGraph, Stop> {
     let references = References::new(arena);
     let mut maker = Maker::new(arena);
+    maker.complete(arena);
+    let mut writer = TaskWriter::new(limits);
     let mut keys = Vec::with_capacity(items.len());
     for &(key, _) in items {
         keys.push(to_key(arena, key).ok_or_else(|| Stop::python("key of unknown type"))?);
     }
-    let mut converter = Converter {
-        all_keys: keys.iter().cloned().collect(),
-        references,
-    };
-    let mut index: HashMap<&Key, usize> = HashMap::new();
-    let mut tasks: Vec<ArenaTask> = Vec::new();
+    let nodes = items.iter().map(|&(node, _)| node);
+    maker.names = keys.iter().cloned().zip(nodes).collect();
+    let mut converter = Converter { references };
+    let mut index: HashMap<&Key, usize> = HashMap::with_capacity(keys.len());
+    let mut tasks: Vec<SplitTask> = Vec::with_capacity(keys.len());
+    let mark = arena.mark();
     for (key, &(key_node, value)) in keys.iter().zip(items) {
+        arena.cut_back(mark);
         let parsed = converter.convert(arena, &mut maker, Some(key_node), value, MAX_DEPTH)?;
         if is_alias_of_itself(arena, &parsed, key)? {
             continue;
@@ -101,10 +65,15 @@ pub(super) fn convert_graph(
         } else {
             maker.data(arena, key_node, parsed.node)
         };
-        let task = ArenaTask {
+        let kind = match graph_node(arena, node)? {
+            Some(GraphNode::Data) => TaskKind::Data,
+            _ => TaskKind::Task,
+        };
+        let task = SplitTask {
+            spec: writer.write(arena, node)?,
             key: key.clone(),
-            node,
             dependencies: parsed.dependencies,
+            kind,
         };
         // As in a dict, the last value of a key counts, in the place of the first.
         match index.get(key).and_then(|&i| tasks.get_mut(i)) {
@@ -115,7 +84,11 @@ pub(super) fn convert_graph(
             }
         }
     }
-    Ok(tasks)
+    arena.cut_back(mark);
+    Ok(SplitGraph {
+        tasks,
+        annotations: Vec::new(),
+    })
 }
 
 fn is_alias_of_itself(arena: &Arena, parsed: &Parsed, key: &Key) -> Result<bool, Stop> {
@@ -134,7 +107,6 @@ enum Callable {
 }
 
 struct Converter {
-    all_keys: HashSet<Key>,
     references: References,
 }
 
@@ -163,7 +135,7 @@ impl Converter {
                 return self.task(arena, maker, key, func, &args, depth);
             }
         }
-        if let Some(target) = self.reference(arena, node, kind)? {
+        if let Some(target) = reference(arena, &maker.names, node, kind)? {
             return Ok(Parsed {
                 node: maker.alias(arena, key.unwrap_or(node), node),
                 is_node: true,
@@ -223,30 +195,6 @@ impl Converter {
         })
     }
 
-    /// The key of the graph that a value refers to.
-    fn reference(&self, arena: &Arena, node: NodeId, kind: Kind) -> Result<Option<Key>, Stop> {
-        match kind {
-            Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {}
-            Kind::Tuple(run) => {
-                // E.g. `("x", numpy.int64(0))` equals `("x", 0)`, and a list makes it unhashable.
-                let odd = arena.children(run).iter().any(|&item| {
-                    matches!(arena.kind(item), Kind::Reduce { .. } | Kind::NewObj { .. })
-                });
-                if odd && self.has_tuple_of(run.len as usize) {
-                    return Err(Stop::python("tuple that may or may not be a key"));
-                }
-            }
-            _ => return Ok(None),
-        }
-        Ok(to_key(arena, node).filter(|key| self.all_keys.contains(key)))
-    }
-
-    fn has_tuple_of(&self, len: usize) -> bool {
-        self.all_keys
-            .iter()
-            .any(|key| matches!(key, Key::Tuple(items) if items.len() == len))
-    }
-
     /// Refuses objects that dask may look into: subclasses of containers, of `str`, `int`, …
     fn opaque(&mut self, arena: &Arena, node: NodeId, kind: Kind) -> Result<(), Stop> {
         if kind.is_atom() || matches!(kind, Kind::Dict | Kind::ByteArray(_) | Kind::Buffer { .. }) {
@@ -269,6 +217,32 @@ impl Converter {
         }
         Ok(())
     }
+}
+
+/// The key of the graph that a value refers to.
+fn reference(
+    arena: &Arena,
+    names: &HashMap<Key, NodeId>,
+    node: NodeId,
+    kind: Kind,
+) -> Result<Option<Key>, Stop> {
+    match kind {
+        Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {}
+        Kind::Tuple(run) => {
+            // E.g. `("x", numpy.int64(0))` equals `("x", 0)`, and a list makes it unhashable.
+            let odd = arena
+                .children(run)
+                .iter()
+                .any(|&item| matches!(arena.kind(item), Kind::Reduce { .. } | Kind::NewObj { .. }));
+            let same_length =
+                |key: &Key| matches!(key, Key::Tuple(items) if items.len() == run.len as usize);
+            if odd && names.keys().any(same_length) {
+                return Err(Stop::python("tuple that may or may not be a key"));
+            }
+        }
+        _ => return Ok(None),
+    }
+    Ok(to_key(arena, node).filter(|key| names.contains_key(key)))
 }
 
 fn known(items: Option<Vec<NodeId>>) -> Result<Vec<NodeId>, Stop> {

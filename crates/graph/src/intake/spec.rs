@@ -4,6 +4,7 @@
 //! order; containers (`List`, `Tuple`, `Set`, `Dict`) likewise with two slots more; `Alias`,
 //! `DataNode` and `TaskRef` as calls.
 
+use hashbrown::HashMap;
 use oxidask_key::Key;
 
 use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
@@ -15,6 +16,9 @@ pub(super) const MODULE: &str = "dask._task_spec";
 
 /// Names of the container nodes.
 const CONTAINERS: [&str; 4] = ["List", "Tuple", "Set", "Dict"];
+
+/// Types that containers are made of.
+const BUILTINS: [&str; 5] = ["tuple", "frozenset", "list", "set", "dict"];
 
 /// `_data_producer, _dependencies, _is_coro, _repr, _token, args, func, key, kwargs`.
 const TASK_SLOTS: usize = 9;
@@ -152,6 +156,9 @@ impl Parsed {
 
 /// Makes `dask._task_spec` nodes in an arena. Globals are made once.
 pub(super) struct Maker {
+    /// Nodes of keys that need not be made: a task names each of its dependencies several times, and says
+    /// the text once if these are one node.
+    pub(super) names: HashMap<Key, NodeId>,
     task: NodeId,
     empty_tuple: NodeId,
     alias: Option<NodeId>,
@@ -167,6 +174,7 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) fn new(arena: &mut Arena) -> Self {
         Self {
+            names: HashMap::new(),
             task: arena.add_global(MODULE, "Task"),
             empty_tuple: arena.add_tuple(&[]),
             alias: None,
@@ -177,6 +185,19 @@ impl Maker {
             builtins: Vec::new(),
             none: arena.add(Kind::None),
             false_: arena.add(Kind::Bool(false)),
+        }
+    }
+
+    /// Makes now what is else made when first needed, so that no node made later is needed for good.
+    pub(super) fn complete(&mut self, arena: &mut Arena) {
+        self.alias_class(arena);
+        self.data_class(arena);
+        self.cast(arena);
+        for class in CONTAINERS {
+            self.container_class(arena, class);
+        }
+        for name in BUILTINS {
+            self.builtin(arena, name);
         }
     }
 
@@ -192,17 +213,13 @@ impl Maker {
 
     /// `Alias(key, target)`.
     pub(super) fn alias(&mut self, arena: &mut Arena, key: NodeId, target: NodeId) -> NodeId {
-        let class = *self
-            .alias
-            .get_or_insert_with(|| arena.add_global(MODULE, "Alias"));
+        let class = self.alias_class(arena);
         call(arena, class, &[key, target])
     }
 
     /// `DataNode(key, value)`.
     pub(super) fn data(&mut self, arena: &mut Arena, key: NodeId, value: NodeId) -> NodeId {
-        let class = *self
-            .data
-            .get_or_insert_with(|| arena.add_global(MODULE, "DataNode"));
+        let class = self.data_class(arena);
         call(arena, class, &[key, value])
     }
 
@@ -216,7 +233,7 @@ impl Maker {
         kwargs: Option<NodeId>,
         dependencies: &[Key],
     ) -> NodeId {
-        let dependencies = frozen_keys(arena, dependencies);
+        let dependencies = self.frozen_keys(arena, dependencies);
         let args = arena.add_tuple(args);
         let kwargs = kwargs.unwrap_or_else(|| arena.add(Kind::Dict));
         let (none, false_) = (self.none, self.false_);
@@ -243,10 +260,7 @@ impl Maker {
         builtin: &'static str,
         dependencies: &[Key],
     ) -> NodeId {
-        let func = *self
-            .identity_cast
-            .get_or_insert_with(|| arena.add_global(MODULE, "_identity_cast"));
-        let name = *self.typ.get_or_insert_with(|| arena.add_str("typ"));
+        let (func, name) = self.cast(arena);
         let class = self.builtin(arena, builtin);
         let kwargs = arena.add(Kind::Dict);
         arena.add_op(kwargs, OpKind::SetItems, &[name, class]);
@@ -261,11 +275,9 @@ impl Maker {
         items: &[NodeId],
         dependencies: &[Key],
     ) -> Result<NodeId, Stop> {
-        let which = CONTAINERS.iter().position(|&c| c == class);
-        let slot = which.and_then(|i| self.containers.get_mut(i));
-        let class_node = *slot
-            .ok_or_else(|| unknown(MODULE, class))?
-            .get_or_insert_with(|| arena.add_global(MODULE, class));
+        let class_node = self
+            .container_class(arena, class)
+            .ok_or_else(|| unknown(MODULE, class))?;
         // The state as dask pickles it: `constructor` and `func` are functions of the class.
         let (constructor, klass) = match class {
             "List" => (self.builtin(arena, "list"), self.builtin(arena, "list")),
@@ -277,7 +289,7 @@ impl Maker {
             ),
         };
         let func = arena.add_global(MODULE, "NestedContainer.to_container");
-        let dependencies = frozen_keys(arena, dependencies);
+        let dependencies = self.frozen_keys(arena, dependencies);
         let args = arena.add_tuple(items);
         let kwargs = arena.add(Kind::Dict);
         let (none, false_) = (self.none, self.false_);
@@ -306,6 +318,42 @@ impl Maker {
         });
         arena.add_op(object, OpKind::Build, &[state]);
         object
+    }
+
+    fn frozen_keys(&self, arena: &mut Arena, keys: &[Key]) -> NodeId {
+        let node = |key: &Key| match self.names.get(key) {
+            Some(node) => *node,
+            None => key_node(arena, key),
+        };
+        let nodes: Vec<NodeId> = keys.iter().map(node).collect();
+        let run = arena.add_children(&nodes);
+        arena.add(Kind::FrozenSet(run))
+    }
+
+    fn alias_class(&mut self, arena: &mut Arena) -> NodeId {
+        *self
+            .alias
+            .get_or_insert_with(|| arena.add_global(MODULE, "Alias"))
+    }
+
+    fn data_class(&mut self, arena: &mut Arena) -> NodeId {
+        *self
+            .data
+            .get_or_insert_with(|| arena.add_global(MODULE, "DataNode"))
+    }
+
+    /// `_identity_cast`, and the name of its argument.
+    fn cast(&mut self, arena: &mut Arena) -> (NodeId, NodeId) {
+        let func = *self
+            .identity_cast
+            .get_or_insert_with(|| arena.add_global(MODULE, "_identity_cast"));
+        (func, *self.typ.get_or_insert_with(|| arena.add_str("typ")))
+    }
+
+    fn container_class(&mut self, arena: &mut Arena, class: &str) -> Option<NodeId> {
+        let which = CONTAINERS.iter().position(|&c| c == class)?;
+        let slot = self.containers.get_mut(which)?;
+        Some(*slot.get_or_insert_with(|| arena.add_global(MODULE, class)))
     }
 
     fn builtin(&mut self, arena: &mut Arena, name: &'static str) -> NodeId {
@@ -346,12 +394,6 @@ pub(super) fn key_node(arena: &mut Arena, key: &Key) -> NodeId {
             arena.add_tuple(&items)
         }
     }
-}
-
-fn frozen_keys(arena: &mut Arena, keys: &[Key]) -> NodeId {
-    let nodes: Vec<NodeId> = keys.iter().map(|key| key_node(arena, key)).collect();
-    let run = arena.add_children(&nodes);
-    arena.add(Kind::FrozenSet(run))
 }
 
 /// Adds keys that are not there yet. For one addition; several belong into a [`KeySet`].

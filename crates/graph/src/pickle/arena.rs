@@ -154,6 +154,15 @@ pub(crate) struct Node {
     pub(crate) shared: bool,
 }
 
+/// See [`Arena::mark`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    side: usize,
+    nodes: usize,
+    children: usize,
+    ops: usize,
+}
+
 /// A pickle's object graph together with the bytes it refers to.
 #[derive(Debug)]
 pub struct Arena {
@@ -403,6 +412,24 @@ impl Arena {
         }
     }
 
+    /// How far the arena is filled, for [`Self::cut_back`].
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            side: self.side.len(),
+            nodes: self.nodes.len(),
+            children: self.children.len(),
+            ops: self.ops.len(),
+        }
+    }
+
+    /// Forgets what was added since `mark`. Nodes from before must not have been changed since.
+    pub(crate) fn cut_back(&mut self, mark: Mark) {
+        self.side.truncate(mark.side);
+        self.nodes.truncate(mark.nodes);
+        self.children.truncate(mark.children);
+        self.ops.truncate(mark.ops);
+    }
+
     fn own_weight(&self, kind: Kind) -> u32 {
         match kind {
             Kind::Long(s) | Kind::Str(s) | Kind::Bytes(s) | Kind::ByteArray(s) => {
@@ -429,5 +456,29 @@ impl Arena {
         nodes
             .iter()
             .fold(1, |sum: u32, &n| sum.saturating_add(self.weight(n)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cut_back_leaves_no_trace() {
+        let mut arena = Arena::new(Bytes::from_static(b"pickle"), Vec::new());
+        let kept = arena.add_str("kept");
+        let mark = arena.mark();
+        let first = arena.add_tuple(&[kept]);
+        let list = arena.add(Kind::List);
+        arena.add_op(list, OpKind::Append, &[first, kept]);
+        arena.cut_back(mark);
+        assert_eq!(arena.len(), 1);
+        let text = arena.add_str("again");
+        assert_eq!(text, first, "the number is used again");
+        assert!(arena.ops(text).next().is_none());
+        assert_eq!(
+            (arena.text(kept), arena.text(text)),
+            (Some("kept"), Some("again"))
+        );
     }
 }

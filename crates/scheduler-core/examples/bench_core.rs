@@ -1,6 +1,7 @@
 //! Cost of the core per task: graphs like those of `Client.map`, played against workers that finish
 //! at once. `cargo run --release -p oxidask-scheduler-core --example bench_core [tasks [workers]]`;
-//! with `scaling` instead, the tables of `docs/scaling.md`.
+//! with `scaling` instead, the tables of `docs/scaling.md`; with `longest`, which single events take longest when one task
+//! needs all others.
 
 #[path = "../benches/cluster/mod.rs"]
 mod cluster;
@@ -14,6 +15,7 @@ use oxidask_key::Key;
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::graph::NewTask;
+use oxidask_scheduler_core::graph::portions::{GraphId, Portions};
 use oxidask_scheduler_core::ids::ClientId;
 use oxidask_scheduler_core::opaque::Opaque;
 
@@ -146,8 +148,62 @@ fn scaling() {
     }
 }
 
+/// Milliseconds of the longest event of each kind, the least of some runs: for so long nobody else is served.
+fn longest(n: usize) {
+    let mut least = [f64::INFINITY; 4];
+    for _ in 0..5 {
+        let mut bench = Cluster::new(100, CoreConfig::default());
+        let (mut tasks, keys) = map_like(n, &bench.spec);
+        let total = Key::from("total-1");
+        tasks.push(NewTask {
+            key: total.clone(),
+            run_spec: Some(bench.spec.clone()),
+            dependencies: keys,
+            order: n as i64,
+            options: None,
+        });
+        let Event::UpdateGraph(update) = graph(tasks, vec![total.clone()], bench.now) else {
+            return;
+        };
+        let Ok(portions) = Portions::of(*update, GraphId(1), 1000) else {
+            return;
+        };
+        let (outline, rest) = portions.begin();
+        bench.event(Event::BeginGraph(Box::new(outline)));
+        for portion in rest {
+            bench.event(Event::ContinueGraph(Box::new(portion)));
+        }
+        let taken_in = bench.take_longest();
+        bench.drain();
+        let computed = bench.take_longest();
+        bench.event(Event::ClientReleasesKeys {
+            client: ClientId(0),
+            keys: vec![total],
+            stimulus_id: "release".into(),
+        });
+        let released = bench.take_longest();
+        for _ in 0..n {
+            bench.timeout();
+        }
+        assert_eq!(bench.scheduler.tasks_len(), 0);
+        let forgotten = bench.take_longest();
+        let found = [taken_in, computed, released, forgotten];
+        for (least, found) in least.iter_mut().zip(found) {
+            *least = least.min(found.as_secs_f64() * 1e3);
+        }
+    }
+    let [taken_in, computed, released, forgotten] = least;
+    println!(
+        "{n} tasks and one that needs them all, longest event in ms: intake {taken_in:.1}, running {computed:.1}, \
+         release {released:.1}, forgetting {forgotten:.1}"
+    );
+}
+
 fn main() {
     let first = std::env::args().nth(1);
+    if first.as_deref() == Some("longest") {
+        return [1000, 10_000, 100_000].into_iter().for_each(longest);
+    }
     if first.as_deref() == Some("scaling") {
         return scaling();
     }

@@ -190,6 +190,18 @@ impl<T: Id> IdSet<T> {
         self.len() == 0
     }
 
+    /// An empty set that does not grow before it has so many members.
+    pub(crate) fn with_room(members: usize) -> Self {
+        if members <= LIST {
+            return Self::default();
+        }
+        Self(Repr::Large(Box::new(OrderedIdSet {
+            slots: Vec::with_capacity(members),
+            positions: IdMap::with_capacity_and_hasher(members, BuildHasherDefault::default()),
+            ..OrderedIdSet::default()
+        })))
+    }
+
     fn small(&self) -> &[u32] {
         match &self.0 {
             Repr::Inline(n, ids) => ids.get(..usize::from(*n)).unwrap_or_default(),
@@ -308,7 +320,8 @@ impl<T: Id> IdSet<T> {
 
 impl<T: Id> FromIterator<T> for IdSet<T> {
     fn from_iter<I: IntoIterator<Item = T>>(iter: I) -> Self {
-        let mut set = Self::default();
+        let iter = iter.into_iter();
+        let mut set = Self::with_room(iter.size_hint().0);
         for id in iter {
             set.insert(id);
         }
@@ -359,6 +372,22 @@ mod tests {
             assert!(set.is_empty());
             assert!(set.insert(TaskId(7)));
             assert_eq!(set.first(), Some(TaskId(7)));
+        }
+    }
+
+    #[test]
+    fn a_set_with_room_is_like_any_other() {
+        for room in [0, 1, 32, 33, 1000] {
+            let mut set = IdSet::<TaskId>::with_room(room);
+            assert!(set.is_empty() && set.first().is_none(), "room for {room}");
+            assert!(set.insert(TaskId(5)) && set.insert(TaskId(1)) && !set.insert(TaskId(5)));
+            assert!(set.iter().eq([TaskId(5), TaskId(1)]));
+            assert!(set.remove(TaskId(5)) && set.remove(TaskId(1)) && !set.remove(TaskId(1)));
+            assert_eq!(
+                set.heap_bytes(),
+                0,
+                "nothing is kept when it is empty again"
+            );
         }
     }
 

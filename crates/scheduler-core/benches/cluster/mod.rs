@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oxidask_key::Key;
 use oxidask_scheduler_core::config::CoreConfig;
@@ -21,6 +21,14 @@ pub fn cpu_time() -> Duration {
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long an event takes, not when it happens"
+)]
+fn begun() -> Instant {
+    Instant::now()
+}
+
 /// A scheduler with workers that finish whatever they are sent at once.
 pub struct Cluster {
     pub scheduler: Scheduler,
@@ -31,6 +39,7 @@ pub struct Cluster {
     typename: Arc<str>,
     stimulus: Arc<str>,
     pub finished: usize,
+    longest: Duration,
 }
 
 impl Cluster {
@@ -44,6 +53,7 @@ impl Cluster {
             typename: "int".into(),
             stimulus: "task-finished-1".into(),
             finished: 0,
+            longest: Duration::ZERO,
         };
         cluster.event(Event::AddClient {
             client: ClientId(0),
@@ -70,8 +80,26 @@ impl Cluster {
 
     pub fn event(&mut self, event: Event) {
         self.now += 1e-6;
+        let began = begun();
         self.scheduler
             .handle(Timestamp(self.now), event, &mut self.effects);
+        self.longest = self.longest.max(began.elapsed());
+    }
+
+    /// The timers, when they are due.
+    pub fn timeout(&mut self) {
+        if let Some(due) = self.scheduler.poll_timeout() {
+            self.now = self.now.max(due.0) + 1e-6;
+        }
+        let began = begun();
+        self.scheduler
+            .handle_timeout(Timestamp(self.now), &mut self.effects);
+        self.longest = self.longest.max(began.elapsed());
+    }
+
+    /// The longest time that one event took since this was asked last.
+    pub fn take_longest(&mut self) -> Duration {
+        std::mem::take(&mut self.longest)
     }
 
     /// Workers finish whatever they are sent, until there is nothing left.

@@ -4,6 +4,9 @@ use crate::Scheduler;
 use crate::ids::{TaskId, WorkerId};
 use crate::state::{PrefixId, Worker};
 
+/// From so many inputs on, room for them is made at once, and given back.
+const MANY_NEEDS: usize = 1000;
+
 /// Tasks that can be sent to the worker before it has more than its share; negative if it has.
 /// `None` without queueing: then there is no limit.
 pub(crate) fn slots_available(worker: &Worker, saturation: f64) -> Option<i64> {
@@ -113,6 +116,9 @@ impl Scheduler {
         w.count_prefix(prefix);
         w.processing.insert(id);
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        if dependencies.len() > MANY_NEEDS {
+            self.workers[worker].needs_what.reserve(dependencies.len());
+        }
         for dependency in dependencies.iter() {
             if !self.tasks[dependency].who_has.contains(worker) {
                 let nbytes = self.get_nbytes(dependency);
@@ -158,6 +164,9 @@ impl Scheduler {
             // The size may have changed since it was added.
             w.network_occ -= nbytes.min(w.network_occ);
             self.network_occ -= nbytes.min(self.network_occ);
+            if w.needs_what.is_empty() && w.needs_what.capacity() > MANY_NEEDS {
+                w.needs_what = indexmap::IndexMap::default();
+            }
         }
     }
 

@@ -17,6 +17,9 @@ struct Entry {
     task: TaskId,
 }
 
+/// Places that an empty queue keeps.
+const KEPT: usize = 1024;
+
 /// Tasks in state `queued` of one release.
 #[derive(Default)]
 pub(crate) struct TaskQueue {
@@ -60,11 +63,26 @@ impl TaskQueue {
     }
 
     pub(crate) fn remove(&mut self, task: TaskId) {
-        self.live.remove(&task.0);
+        let sequence = self.live.remove(&task.0);
+        // Mostly it is the next one.
+        if self
+            .run
+            .front()
+            .map(|first| (first.task, Some(first.sequence)))
+            == Some((task, sequence))
+        {
+            self.run.pop_front();
+        }
         let entries = self.run.len() + self.heap.len();
         if self.live.is_empty() {
             self.run.clear();
             self.heap.clear();
+            // What a large graph needed is not kept.
+            self.run.shrink_to(KEPT);
+            self.heap.shrink_to(KEPT);
+            if self.live.capacity() > 2 * KEPT {
+                self.live = IdMap::default();
+            }
         } else if entries > 2 * self.live.len() + 64 {
             let live = &self.live;
             let valid = |e: &Entry| live.get(&e.task.0) == Some(&e.sequence);
@@ -153,5 +171,19 @@ mod tests {
         let order = drain(&mut queue);
         assert_eq!(order.first(), Some(&150));
         assert_eq!(order.last(), Some(&0));
+        assert!(queue.run.is_empty() && queue.heap.is_empty());
+    }
+
+    #[test]
+    fn an_empty_queue_gives_back_what_a_large_graph_needed() {
+        let mut queue = TaskQueue::default();
+        let many = 10 * KEPT as u32;
+        for task in 0..many {
+            queue.add(TaskId(task), Priority(0.0, 1.0, 0));
+        }
+        assert_eq!(drain(&mut queue).len(), many as usize);
+        assert!(queue.run.capacity() <= 2 * KEPT && queue.live.capacity() <= 2 * KEPT);
+        queue.add(TaskId(1), Priority(0.0, 1.0, 0));
+        assert_eq!(drain(&mut queue), [1]);
     }
 }

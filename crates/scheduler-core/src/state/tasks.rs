@@ -253,13 +253,29 @@ impl Task {
 
 /// All tasks.
 pub(crate) struct TaskTable {
-    slots: Vec<Option<Task>>,
+    /// In blocks of [`BLOCK`], all but the last one full: a table in one piece would be copied, and the
+    /// core stand still, whenever it grows.
+    blocks: Vec<Vec<Option<Task>>>,
     free: Vec<u32>,
     /// (hash, slot). The hash is kept so that growing does not visit the tasks.
     index: HashTable<(u32, u32)>,
     hasher: FixedState,
     /// Stands in for a task that should be there and is not: a bug, but none to die of.
     missing: Task,
+}
+
+/// Tasks in one block of the table.
+const BLOCK: usize = 512;
+
+/// The place of a task in the blocks.
+fn slot(blocks: &[Vec<Option<Task>>], id: u32) -> Option<&Option<Task>> {
+    let id = id as usize;
+    blocks.get(id / BLOCK)?.get(id % BLOCK)
+}
+
+fn slot_mut(blocks: &mut [Vec<Option<Task>>], id: u32) -> Option<&mut Option<Task>> {
+    let id = id as usize;
+    blocks.get_mut(id / BLOCK)?.get_mut(id % BLOCK)
 }
 
 fn spread(hash: u32) -> u64 {
@@ -269,7 +285,7 @@ fn spread(hash: u32) -> u64 {
 impl TaskTable {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            slots: Vec::new(),
+            blocks: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
             hasher: FixedState::with_seed(seed),
@@ -288,23 +304,20 @@ impl TaskTable {
 
     pub(crate) fn id(&self, key: &Key) -> Option<TaskId> {
         let hash = self.hash(key);
-        let slots = &self.slots;
+        let blocks = &self.blocks;
         self.index
             .find(spread(hash), |&(h, i)| {
-                h == hash
-                    && slots
-                        .get(i as usize)
-                        .is_some_and(|t| matches!(t, Some(t) if t.key == *key))
+                h == hash && slot(blocks, i).is_some_and(|t| matches!(t, Some(t) if t.key == *key))
             })
             .map(|&(_, i)| TaskId(i))
     }
 
     pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
-        self.slots.get(id.0 as usize)?.as_ref()
+        slot(&self.blocks, id.0)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.slots.get_mut(id.0 as usize)?.as_mut()
+        slot_mut(&mut self.blocks, id.0)?.as_mut()
     }
 
     /// Adds a task whose key is not in the table.
@@ -312,14 +325,22 @@ impl TaskTable {
         let hash = self.hash(&task.key);
         let slot = match self.free.pop() {
             Some(slot) => {
-                if let Some(free) = self.slots.get_mut(slot as usize) {
+                if let Some(free) = slot_mut(&mut self.blocks, slot) {
                     *free = Some(task);
                 }
                 slot
             }
             None => {
-                self.slots.push(Some(task));
-                self.slots.len() as u32 - 1
+                let slot = self.slots();
+                match self.blocks.last_mut().filter(|block| block.len() < BLOCK) {
+                    Some(block) => block.push(Some(task)),
+                    None => {
+                        let mut block = Vec::with_capacity(BLOCK);
+                        block.push(Some(task));
+                        self.blocks.push(block);
+                    }
+                }
+                slot as u32
             }
         };
         self.index
@@ -328,25 +349,32 @@ impl TaskTable {
     }
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
-        let task = self.slots.get_mut(id.0 as usize)?.take()?;
+        let task = slot_mut(&mut self.blocks, id.0)?.take()?;
         let hash = self.hash(&task.key);
         if let Ok(entry) = self.index.find_entry(spread(hash), |&(_, i)| i == id.0) {
             entry.remove();
         }
         self.free.push(id.0);
-        if self.index.is_empty() && self.slots.len() > 1024 {
+        if self.index.is_empty() && self.blocks.len() > 2 {
             // The end of a big computation: give the memory back.
-            self.slots = Vec::new();
+            self.blocks = Vec::new();
             self.free = Vec::new();
             self.index = HashTable::new();
         }
         Some(task)
     }
 
+    /// Places that are or were taken.
+    fn slots(&self) -> usize {
+        let full = self.blocks.len().saturating_sub(1) * BLOCK;
+        full + self.blocks.last().map_or(0, Vec::len)
+    }
+
     /// Tasks by slot.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
-        self.slots
+        self.blocks
             .iter()
+            .flatten()
             .enumerate()
             .filter_map(|(i, t)| Some((TaskId(i as u32), t.as_ref()?)))
     }
@@ -357,17 +385,17 @@ impl TaskTable {
 
     /// Tasks in the slots from `from` on, and where to go on: at the beginning after the end.
     pub(crate) fn some_ids(&self, from: usize, slots: usize) -> (Vec<TaskId>, usize) {
-        let end = from.saturating_add(slots).min(self.slots.len());
+        let end = from.saturating_add(slots).min(self.slots());
         let ids = (from..end)
-            .filter(|&i| self.slots.get(i).is_some_and(Option::is_some))
             .map(|i| TaskId(i as u32))
+            .filter(|&id| self.get(id).is_some())
             .collect();
-        (ids, if end < self.slots.len() { end } else { 0 })
+        (ids, if end < self.slots() { end } else { 0 })
     }
 
     /// Bytes of the table's own allocations.
     pub(crate) fn table_bytes(&self) -> usize {
-        self.slots.len() * size_of::<Option<Task>>()
+        self.blocks.len() * BLOCK * size_of::<Option<Task>>()
             + self.free.capacity() * 4
             + self.index.allocation_size()
     }
@@ -384,12 +412,57 @@ impl Index<TaskId> for TaskTable {
 
 impl IndexMut<TaskId> for TaskTable {
     fn index_mut(&mut self, id: TaskId) -> &mut Task {
-        match self.slots.get_mut(id.0 as usize) {
+        match slot_mut(&mut self.blocks, id.0) {
             Some(Some(task)) => task,
             _ => {
                 debug_assert!(false, "a task id in a relation is alive");
                 &mut self.missing
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(number: usize) -> Task {
+        let key = Key::from(format!("x-{number}"));
+        Task::new(key, None, TaskState::Released, GroupId::MISSING)
+    }
+
+    #[test]
+    fn tasks_of_all_blocks_are_found() {
+        let mut table = TaskTable::new(0);
+        let count = 2 * BLOCK + 1;
+        let ids: Vec<TaskId> = (0..count)
+            .map(|number| table.insert(task(number)))
+            .collect();
+        assert!(table.iter().map(|(id, _)| id).eq(ids.iter().copied()));
+        for (number, &id) in ids.iter().enumerate() {
+            assert_eq!(table.id(&task(number).key), Some(id));
+            assert_eq!(table[id].key, task(number).key);
+        }
+        let (first, next) = table.some_ids(0, BLOCK + 1);
+        assert_eq!((first.len(), next), (BLOCK + 1, BLOCK + 1));
+        assert_eq!(table.some_ids(next, count).1, 0, "at the beginning again");
+
+        table.remove(ids[BLOCK]);
+        assert!(table.get(ids[BLOCK]).is_none());
+        assert_eq!(table.len(), count - 1);
+        assert_eq!(
+            table.insert(task(count)),
+            ids[BLOCK],
+            "a place that is free again"
+        );
+        table
+            .iter()
+            .map(|(id, _)| id)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|id| {
+                table.remove(id);
+            });
+        assert!(table.is_empty() && table.blocks.is_empty(), "given back");
     }
 }

@@ -388,6 +388,9 @@ impl Scheduler {
     pub(super) fn add_dependencies(&mut self, id: TaskId, edges: &[TaskId]) {
         let group = self.tasks[id].group;
         let mut last = None;
+        if self.tasks[id].dependencies.is_empty() {
+            self.tasks[id].dependencies = IdSet::with_room(edges.len());
+        }
         for &dependency in edges {
             self.tasks[id].dependencies.insert(dependency);
             let task = &mut self.tasks[dependency];

@@ -25,8 +25,10 @@ impl Scheduler {
             return;
         }
         self.set_state(id, TaskState::Waiting);
-        let mut waiting_on = IdSet::default();
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        let missing = dependencies.iter();
+        let missing = missing.filter(|&d| self.tasks[d].who_has.is_empty());
+        let mut waiting_on = IdSet::with_room(missing.count());
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             if task.who_has.is_empty() {

@@ -416,10 +416,10 @@ impl Core {
 
     fn execute(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
         match command {
-            Command::Event(event) => self.handle(event),
-            Command::Events(events) => events.into_iter().for_each(|event| self.handle(event)),
+            Command::Event(event) => self.handle(clock::now(), event),
+            Command::Events(events) => self.handle_all(events),
             Command::Apply(events, done) => {
-                events.into_iter().for_each(|event| self.handle(event));
+                self.handle_all(events);
                 self.applied.push(done);
             }
             Command::Query(question) => {
@@ -437,8 +437,15 @@ impl Core {
         None
     }
 
-    fn handle(&mut self, event: Event) {
+    /// Events of one message happen at the same time, so that what follows from them has one name.
+    fn handle_all(&mut self, events: Vec<Event>) {
         let now = clock::now();
+        for event in events {
+            self.handle(now, event);
+        }
+    }
+
+    fn handle(&mut self, now: Timestamp, event: Event) {
         let before = self.record(|| Entry::Event(now, event.clone()));
         let (state, effects) = (&mut self.state, &mut self.effects);
         guarded("an event", || state.handle(now, event, effects));

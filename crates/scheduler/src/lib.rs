@@ -22,6 +22,7 @@ pub mod hooks;
 pub mod http;
 pub mod launcher;
 pub mod listener;
+pub mod memory;
 pub mod nannies;
 pub mod obituaries;
 pub mod observers;

@@ -131,6 +131,8 @@ fn bounded(n: u64, unit: &'static str, limit: usize) -> Result<usize, ReadError>
 /// Small messages are copied out, so that the read buffer stays in one piece and what is kept of a
 /// message does not keep its neighbours.
 const COPY_BELOW: usize = 16 << 10;
+/// After messages from this size on the read buffer is a new one.
+const LARGE: usize = 256 << 10;
 
 /// Takes a message that has arrived whole out of the buffer.
 pub(crate) fn take_frames(buf: &mut BytesMut, prelude: &Prelude) -> Vec<Bytes> {
@@ -139,7 +141,12 @@ pub(crate) fn take_frames(buf: &mut BytesMut, prelude: &Prelude) -> Vec<Bytes> {
         bytes::Buf::advance(buf, prelude.total);
         copy
     } else {
-        buf.split_to(prelude.total).freeze()
+        let whole = buf.split_to(prelude.total).freeze();
+        if prelude.total >= LARGE && buf.len() < COPY_BELOW {
+            // Else the buffer would stay as large as this message for good.
+            *buf = BytesMut::from(&buf[..]);
+        }
+        whole
     };
     slices(&whole, prelude)
 }
@@ -162,17 +169,18 @@ pub(crate) fn write_prelude(frames: &[Bytes], generation: Generation, out: &mut 
 
 /// Appends these lengths of frames to `out`.
 pub(crate) fn write_lengths(
-    lengths: impl ExactSizeIterator<Item = usize> + Clone,
+    lengths: impl Iterator<Item = usize> + Clone,
     generation: Generation,
     out: &mut BytesMut,
 ) {
-    let words = 1 + lengths.len();
+    let count = |(count, sum): (usize, usize), length| (count + 1, sum.saturating_add(length));
+    let (count, sum) = lengths.clone().fold((0, 0), count);
+    out.reserve((2 + count) * WORD);
     if generation.has_total_length() {
-        let sum: usize = lengths.clone().fold(0, usize::saturating_add);
-        let total = sum.saturating_add(words * WORD);
+        let total = sum.saturating_add((1 + count) * WORD);
         out.extend_from_slice(&(total as u64).to_le_bytes());
     }
-    out.extend_from_slice(&(lengths.len() as u64).to_le_bytes());
+    out.extend_from_slice(&(count as u64).to_le_bytes());
     for length in lengths {
         out.extend_from_slice(&(length as u64).to_le_bytes());
     }
@@ -287,6 +295,21 @@ mod tests {
             matches!(check(&[16, 1, 8], Generation::M3), Ok(Parsed::Prelude(_))),
             "partial total"
         );
+    }
+
+    #[test]
+    fn the_buffer_does_not_stay_as_large_as_the_largest_message() {
+        let frames = [Bytes::from(vec![1; 2 * LARGE])];
+        let mut buf = framed(&frames, Generation::M3);
+        buf.extend_from_slice(b"next");
+        let parsed = parse(&buf, Generation::M3, &Limits::default());
+        let Ok(Parsed::Prelude(prelude)) = parsed else {
+            panic!("all lengths are there");
+        };
+        assert_eq!(take_frames(&mut buf, &prelude), frames);
+        buf.reserve(1);
+        assert_eq!(&buf[..], b"next");
+        assert!(buf.capacity() < LARGE);
     }
 
     proptest! {

@@ -10,9 +10,13 @@ use oxidask_scheduler_core::task::TaskState;
 
 use crate::aside::aside;
 use crate::core_thread::{CoreHandle, CoreStopped};
+use crate::memory;
 
 /// Tasks and dependencies in one portion: some milliseconds of the core, which nobody notices.
 const PORTION: usize = 1000;
+
+/// From so many tasks on what was needed for a moment is given back to the system.
+const MUCH: usize = 20_000;
 
 /// Resolves when the core has the whole graph.
 ///
@@ -40,6 +44,10 @@ pub(super) async fn hand_over(core: &CoreHandle, update: GraphUpdate) -> Result<
     for portion in rest {
         let portion = Event::ContinueGraph(Box::new(portion));
         core.apply(vec![portion]).await?;
+    }
+    if size >= MUCH {
+        // Taking it in needed several times what it is.
+        aside(size, memory::give_back);
     }
     Ok(())
 }

@@ -1,10 +1,7 @@
 //! Split graphs → tasks of the core: order, options, run specs.
 
-use std::collections::HashMap;
-
 use oxidask_graph::order::OrderTask;
-use oxidask_graph::{Spec, SplitGraph, SplitTask};
-use oxidask_key::Key;
+use oxidask_graph::{Spec, SplitGraph};
 use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::worker::{Pickle, RunSpec};
@@ -27,20 +24,21 @@ pub(super) fn taken(
         annotations: layers,
     } = graph;
     let numbers = order::numbers(tasks.iter().map(OrderTask::from), fields, release)?;
-    let order: HashMap<Key, i64> = tasks.iter().map(|t| t.key.clone()).zip(numbers).collect();
-    let mut tasks = tasks;
-    oxidask_graph::cull::cull(&mut tasks, &fields.keys);
+    let needed = oxidask_graph::cull::needed(&tasks, &fields.keys);
     let mut options = Options::of_layers(annotations, layers.into_iter().map(Layer::from));
-    let task = |task: SplitTask| NewTask {
-        options: options.of(&task.key, fields),
-        order: order.get(&task.key).copied().unwrap_or(0),
-        run_spec: Some(Opaque::new(run_spec(task.spec))),
-        dependencies: task.dependencies,
-        key: task.key,
-    };
-    Ok(Taken {
-        tasks: tasks.into_iter().map(task).collect(),
-    })
+    let mut taken = Vec::with_capacity(tasks.len());
+    for ((task, order), needed) in tasks.into_iter().zip(numbers).zip(needed) {
+        if needed {
+            taken.push(NewTask {
+                options: options.of(&task.key, fields),
+                order,
+                run_spec: Some(Opaque::new(run_spec(task.spec))),
+                dependencies: task.dependencies,
+                key: task.key,
+            });
+        }
+    }
+    Ok(Taken { tasks: taken })
 }
 
 fn run_spec(spec: Spec) -> RunSpec {

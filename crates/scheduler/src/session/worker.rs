@@ -16,6 +16,7 @@ use oxidask_wire::message::Message;
 use oxidask_wire::message::worker::ToWorker;
 
 use super::{Pace, stimulus};
+use crate::aside::aside;
 use crate::context::Context;
 use crate::handlers::replicate::gather_on_workers;
 use crate::outbox::{OutboxReader, Outgoing};
@@ -246,10 +247,18 @@ impl Stream<'_> {
 
     fn feed_orders(&mut self) {
         let orders = std::mem::take(&mut self.orders);
-        for chunk in orders.chunks(MAX_BATCH) {
-            let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
-            self.feed_batch(&batch);
-        }
+        let inputs = orders.iter().map(|order| match order {
+            WorkerMsg::ComputeTask(task) => task.who_has.len(),
+            _ => 0,
+        });
+        aside(inputs.sum(), || {
+            for chunk in orders.chunks(MAX_BATCH) {
+                let batch: Vec<ToWorker<'_>> = chunk.iter().filter_map(outgoing::message).collect();
+                self.feed_batch(&batch);
+            }
+            // Of a task with very many inputs this takes as long as writing it.
+            drop(orders);
+        });
     }
 
     fn feed_batch(&mut self, batch: &[ToWorker<'_>]) {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::BoxWrite;
 use crate::error::WriteError;
-use crate::framing::{write_lengths, write_prelude};
+use crate::framing::write_lengths;
 use crate::legacy;
 use crate::message::Message;
 use crate::release::Generation;
@@ -69,16 +69,16 @@ impl Writer {
     /// Queues a message without writing; [`Self::flush`] writes everything queued.
     pub fn feed(&mut self, message: &Message) -> Result<(), WriteError> {
         if self.generation.is_path_based() {
-            self.feed_frames(&legacy::encode(message)?);
+            self.feed_frames(legacy::encode(message)?.iter());
         } else {
-            let frames: Vec<Bytes> = message.frames().cloned().collect();
-            self.feed_frames(&frames);
+            self.feed_frames(message.frames());
         }
         Ok(())
     }
 
-    fn feed_frames(&mut self, frames: &[Bytes]) {
-        write_prelude(frames, self.generation, &mut self.tail);
+    fn feed_frames<'f>(&mut self, frames: impl Iterator<Item = &'f Bytes> + Clone) {
+        let lengths = frames.clone().map(Bytes::len);
+        write_lengths(lengths, self.generation, &mut self.tail);
         for frame in frames {
             if frame.len() < JOIN_BELOW {
                 self.tail.extend_from_slice(frame);
@@ -91,7 +91,7 @@ impl Writer {
 
     /// Writes frames as they are.
     pub(crate) async fn send_frames(&mut self, frames: &[Bytes]) -> io::Result<()> {
-        self.feed_frames(frames);
+        self.feed_frames(frames.iter());
         self.flush_io().await
     }
 

@@ -443,6 +443,12 @@ fn number(w: &mut Writer, n: f64) {
 }
 
 fn who_has_map(w: &mut Writer, who_has: WhoHas<'_>) {
+    // Once, not by doubling what may be megabytes.
+    let length = |(key, addresses): &(Key, Vec<Arc<str>>)| {
+        let addresses: usize = addresses.iter().map(|address| address.len() + 3).sum();
+        key.heap_bytes() + addresses
+    };
+    w.buf.reserve(who_has.iter().map(length).sum());
     w.map(who_has.len());
     for (key, addresses) in who_has {
         w.key(key);
@@ -452,6 +458,8 @@ fn who_has_map(w: &mut Writer, who_has: WhoHas<'_>) {
 }
 
 fn nbytes_map(w: &mut Writer, nbytes: &[(Key, u64)]) {
+    w.buf
+        .reserve(nbytes.iter().map(|(key, _)| key.heap_bytes()).sum());
     w.map(nbytes.len());
     for (key, n) in nbytes {
         w.key(key);

@@ -74,7 +74,7 @@ impl Message {
     }
 
     /// The frames of this message for releases from 2021.03.1 on.
-    pub fn frames(&self) -> impl Iterator<Item = &Bytes> {
+    pub fn frames(&self) -> impl Iterator<Item = &Bytes> + Clone {
         std::iter::once(&self.body).chain(
             self.payloads
                 .iter()

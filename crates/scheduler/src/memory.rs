@@ -1,0 +1,18 @@
+//! Memory that is given back to the system once something large is done.
+
+use std::sync::OnceLock;
+
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// How the program's allocator gives back what is free. It keeps it else for the next large thing,
+/// which may never come. The first one that is named counts.
+pub fn given_back_by(function: fn()) {
+    let _ = GIVE_BACK.set(function);
+}
+
+/// Gives back what is free, which takes milliseconds.
+pub(crate) fn give_back() {
+    if let Some(give_back) = GIVE_BACK.get() {
+        give_back();
+    }
+}

@@ -231,6 +231,9 @@ impl Payload {
     /// The pickle and its out-of-band buffers, if the object is one: `__Pickled__`, or serialised
     /// with `serializer: pickle`.
     pub fn as_pickle(&self, limit: usize) -> Result<Option<(Bytes, Vec<Bytes>)>, DecodeError> {
+        if let Some(pickle) = self.bare_pickle() {
+            return Ok(Some((pickle, Vec::new())));
+        }
         let header = self.header()?;
         if let Some(pickle) = header.get("pickled-obj").and_then(Value::as_bin) {
             let mut budget = limit;
@@ -244,6 +247,33 @@ impl Payload {
         }
         let mut frames = self.logical_frames(limit)?.into_iter();
         Ok(frames.next().map(|pickle| (pickle, frames.collect())))
+    }
+}
+
+impl Payload {
+    /// The pickle of a payload without frames, as nearly every task is one: read without building a
+    /// value. Nothing says nothing.
+    fn bare_pickle(&self) -> Option<Bytes> {
+        if !self.frames.is_empty() {
+            return None;
+        }
+        let mut cursor = Cursor::new(&self.header);
+        let Token::Map(entries) = cursor.token().ok()? else {
+            return None;
+        };
+        for _ in 0..entries {
+            let Token::Str(name) = cursor.token().ok()? else {
+                return None;
+            };
+            if name == "pickled-obj" {
+                return match cursor.token().ok()? {
+                    Token::Bin(pickle) => Some(self.header.slice_ref(pickle)),
+                    _ => None,
+                };
+            }
+            cursor.skip().ok()?;
+        }
+        None
     }
 }
 
@@ -305,6 +335,27 @@ pub(crate) fn scan_header(header: &[u8]) -> Result<HeaderScan, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pickle_without_buffers_is_found_wherever_its_header_has_it() {
+        let bin = || Value::Bin(Bytes::from("p"));
+        let payload = |header: Value| Payload {
+            kind: PayloadKind::Pickled,
+            header: header.encode(),
+            frames: Vec::new(),
+        };
+        let found = |header: Value| payload(header).as_pickle(10).ok().flatten();
+        let last = [
+            ("compression", Value::array::<Value>([])),
+            ("pickled-obj", bin()),
+        ];
+        assert_eq!(found(Value::map(last)), Some(("p".into(), Vec::new())));
+        let keyed = Value::Map(vec![(7.into(), Value::Nil), ("pickled-obj".into(), bin())]);
+        assert_eq!(found(keyed), Some(("p".into(), Vec::new())));
+        let text = Value::map([("pickled-obj", "p")]);
+        assert_eq!(found(text), None);
+        assert_eq!(found(Value::Nil), None);
+    }
 
     #[test]
     fn bytes_and_pickles_come_back_out() {

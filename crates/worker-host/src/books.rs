@@ -311,7 +311,7 @@ impl Books {
         let metadata = &mut self.metadata;
         let noted = self.said.iter().map(|(msg, _)| match msg {
             SchedulerMsg::TaskFinished { key, .. } | SchedulerMsg::TaskErred { key, .. } => {
-                metadata.remove(key)
+                taken(metadata, key)
             }
             _ => None,
         });
@@ -331,7 +331,7 @@ impl Books {
         scheduler.send(&message);
         for (msg, _) in &self.said {
             if let Some(key) = ended(msg) {
-                let moves = self.moves.remove(key).unwrap_or_default();
+                let moves = taken(&mut self.moves, key).unwrap_or_default();
                 self.handle.times().note(key, run_of(msg), moves);
             }
         }
@@ -459,6 +459,14 @@ fn ended(msg: &SchedulerMsg) -> Option<&Key> {
     match msg {
         SchedulerMsg::TaskFinished { key, .. } | SchedulerMsg::TaskErred { key, .. } => Some(key),
         _ => None,
+    }
+}
+
+/// Removes what is noted of a task. Mostly there is nothing of any.
+fn taken<T>(notes: &mut HashMap<Key, T>, key: &Key) -> Option<T> {
+    match notes.is_empty() {
+        true => None,
+        false => notes.remove(key),
     }
 }
 

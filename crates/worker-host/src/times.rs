@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use oxidask_key::Key;
+use oxidask_wire::message::StartStop;
 use parking_lot::Mutex;
 
 use crate::interpreter::Run;
 use crate::transfers::Moved;
+use crate::translate::startstops;
 
 /// Tasks that are remembered.
 const LENGTH: usize = 1000;
@@ -27,7 +29,7 @@ struct Spent {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
     /// `transfer` or `compute`.
-    pub action: &'static str,
+    pub action: String,
     /// Seconds since the epoch.
     pub start: f64,
     /// Seconds since the epoch.
@@ -56,19 +58,14 @@ impl Times {
         let Some(spent) = all.iter().rev().find(|spent| spent.key == *key) else {
             return Vec::new();
         };
-        let transfers = spent.moves.iter().map(|moved| Span {
-            action: "transfer",
-            start: moved.start,
-            stop: moved.stop,
-            source: Some(Arc::clone(&moved.who)),
-        });
-        let compute = spent.run.map(|run| Span {
-            action: "compute",
-            start: run.start,
-            stop: run.stop,
-            source: None,
-        });
-        transfers.chain(compute).collect()
+        let span = |told: StartStop<'_>| Span {
+            action: told.action.to_owned(),
+            start: told.start,
+            stop: told.stop,
+            source: told.source.map(Into::into),
+        };
+        let told = startstops(spent.run, &spent.moves);
+        told.into_iter().map(span).collect()
     }
 }
 
@@ -96,7 +93,9 @@ mod tests {
         times.note(&Key::from("x"), run(3.0), vec![moved]);
         let of: Vec<_> = times.of(&Key::from("x"));
         assert_eq!(
-            of.iter().map(|s| (s.action, s.start)).collect::<Vec<_>>(),
+            of.iter()
+                .map(|s| (s.action.as_str(), s.start))
+                .collect::<Vec<_>>(),
             [("transfer", 1.0), ("compute", 3.0)]
         );
         assert_eq!(of[0].source.as_deref(), Some("tcp://a:1"));

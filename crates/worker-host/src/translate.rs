@@ -215,7 +215,8 @@ fn error_object(pickle: &bytes::Bytes, release: &Release) -> ErrorObject {
     ErrorObject::Payload(payload.into())
 }
 
-fn startstops(run: Option<Run>, moves: &[Moved]) -> Vec<StartStop<'_>> {
+/// What a task spent time on: transfers, then the run that they were made for.
+pub(crate) fn startstops(run: Option<Run>, moves: &[Moved]) -> Vec<StartStop<'_>> {
     let compute = |run: Run| StartStop {
         action: "compute",
         start: run.start,

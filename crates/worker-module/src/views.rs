@@ -76,7 +76,7 @@ impl Views {
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
-    ) -> PyResult<Vec<(&'static str, f64, f64, Option<String>)>> {
+    ) -> PyResult<Vec<(String, f64, f64, Option<String>)>> {
         let key = key_from_py(key)?;
         let spans = py.detach(|| self.handle.spans(&key));
         let span = |span: Span| {

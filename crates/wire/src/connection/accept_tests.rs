@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use super::super::ConnectOptions;
 use super::*;
 use crate::message::Message;
 use crate::release::Release;
@@ -228,5 +229,42 @@ async fn a_peer_that_speaks_first_may_begin_late_where_such_peers_are_known() {
             known && late < 5,
             "{known} {late}: {result:?}"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_calls_that_arrive_late_understand_how_the_silent_are_greeted() {
+    for release in [
+        Release::new(2021, 3, 1),
+        Release::new(2022, 12, 0),
+        Release::NEWEST,
+    ] {
+        let options = ConnectOptions {
+            generation: Generation::of(&release),
+            ..ConnectOptions::default()
+        };
+        let (caller, near) = duplex(1000);
+        let (far, listener) = duplex(1000);
+        // A machine that is busy: what the caller writes comes after it has been greeted.
+        tokio::spawn(async move {
+            let (mut from_caller, mut to_caller) = tokio::io::split(near);
+            let (mut from_listener, mut to_listener) = tokio::io::split(far);
+            let there = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::io::copy(&mut from_caller, &mut to_listener).await
+            };
+            let _ = tokio::join!(there, tokio::io::copy(&mut from_listener, &mut to_caller));
+        });
+        let policy = AcceptPolicy::default();
+        let (called, accepted) = tokio::join!(
+            Connection::establish("tcp://late", caller, &options),
+            Connection::accept(listener, &policy, PEER, None),
+        );
+        let mut called = called.expect("greeted");
+        let mut accepted = accepted.expect("accepted");
+        let hello = Message::from_value(&crate::value::Value::from("hello"));
+        called.send(&hello).await.expect("sent");
+        let read = accepted.read().await.expect("read");
+        assert_eq!(read.value().expect("a value").as_str(), Some("hello"));
     }
 }

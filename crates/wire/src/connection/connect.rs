@@ -116,7 +116,7 @@ impl Connection {
                         source: source.into(),
                     },
                 })?;
-            let answer = reader.read().await;
+            let answer = reader.greeting().await;
             let answer = answer.map_err(|source| ConnectError::Read {
                 address: address.into(),
                 source,

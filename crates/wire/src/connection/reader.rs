@@ -131,11 +131,38 @@ impl Reader {
         }
     }
 
+    /// The first message of whoever was called. Its first frame is the greeting; one that took us for
+    /// silent has sent a second for releases that look there (`accept.rs`).
+    pub(super) async fn greeting(&mut self) -> Result<Message, ReadError> {
+        loop {
+            if let Some(mut frames) = self.try_take_frames()? {
+                if !self.generation.is_path_based() {
+                    frames.truncate(1);
+                }
+                return self.decode(frames);
+            }
+            self.fill(self.wanted).await?;
+        }
+    }
+
     /// A message that has arrived whole already, if there is one. Never waits.
     pub fn try_take(&mut self) -> Result<Option<Message>, ReadError> {
         if let Some(message) = self.unread.take() {
             return Ok(Some(message));
         }
+        let frames = self.try_take_frames()?;
+        frames.map(|frames| self.decode(frames)).transpose()
+    }
+
+    fn decode(&self, frames: Vec<Bytes>) -> Result<Message, ReadError> {
+        match self.generation.is_path_based() {
+            true => Ok(legacy::decode(frames, self.limits.max_message)?),
+            false => Ok(Message::from_frames(frames.into_iter())?),
+        }
+    }
+
+    /// The frames of a message that has arrived whole, if there is one.
+    fn try_take_frames(&mut self) -> Result<Option<Vec<Bytes>>, ReadError> {
         let prelude = match self.prelude.take() {
             Some(prelude) => prelude,
             None => match parse(&self.buf, self.generation, &self.limits)? {
@@ -166,12 +193,7 @@ impl Reader {
         if self.generation == Generation::M3 && frames.first().is_some_and(Bytes::is_empty) {
             self.generation = Generation::M2;
         }
-        let message = if self.generation.is_path_based() {
-            legacy::decode(frames, self.limits.max_message)?
-        } else {
-            Message::from_frames(frames.into_iter())?
-        };
-        Ok(Some(message))
+        Ok(Some(frames))
     }
 
     /// Gives a large message, of which all bytes that are there are the beginning, memory of its own.

@@ -195,3 +195,19 @@ fn what_older_peers_send_is_in_order_for_newer_ones() {
     let error = from_an_older_peer(Value::Nil, &[]).expect_err("no head");
     assert!(error.to_string().contains("head is not a map"), "{error}");
 }
+
+/// One payload that has many markers would be written as many times.
+#[test]
+fn markers_stand_for_no_more_than_was_sent() {
+    let payload = Payload::serialized(split(&[3]), vec![Bytes::new(); 3]);
+    let value = Value::array([Value::from(payload), bytes("other")]);
+    let sent = Message::from_value(&value);
+    assert_eq!(sent.value().expect("as it was composed"), value);
+    let marker = Value::map([("__Serialized__", Value::from(1))]);
+    let body = Value::array(vec![marker; 3]).encode();
+    let frames = std::iter::once(body).chain(sent.frames().skip(1).cloned());
+    let frames = frames.collect::<Vec<Bytes>>().into_iter();
+    let message = Message::from_frames(frames).expect("its frames are in order");
+    let error = message.value().expect_err("three times what was sent once");
+    assert!(matches!(error, DecodeError::Frames(_)), "{error}");
+}

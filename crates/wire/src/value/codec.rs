@@ -20,6 +20,9 @@ pub(crate) fn decode_prefix(
         bytes,
         cursor: Cursor::new(bytes),
         payloads,
+        bindable: payloads
+            .last()
+            .map_or(0, |last| last.frame as usize + last.payload.frames().len()),
         nodes: 0,
     };
     let value = decoder.value(0)?;
@@ -31,6 +34,9 @@ struct Decoder<'a> {
     bytes: &'a Bytes,
     cursor: Cursor<'a>,
     payloads: &'a [IndexedPayload],
+    /// Frames that markers may still stand for: each payload has one marker, and one that had many would
+    /// be passed on as often.
+    bindable: usize,
     nodes: usize,
 }
 
@@ -76,13 +82,17 @@ impl Decoder<'_> {
         Vec::with_capacity(promised.min(self.cursor.remaining()).min(1024))
     }
 
-    fn bind(&self, entries: Vec<(Value, Value)>) -> Result<Value, DecodeError> {
+    fn bind(&mut self, entries: Vec<(Value, Value)>) -> Result<Value, DecodeError> {
         if !self.payloads.is_empty()
             && let [(Value::Str(name), Value::Int(index))] = entries.as_slice()
             && is_marker(name)
             && *index > 0
         {
-            return find_payload(self.payloads, *index).map(|p| Value::Payload(Arc::clone(p)));
+            let payload = find_payload(self.payloads, *index)?;
+            self.bindable = (self.bindable)
+                .checked_sub(1 + payload.frames().len())
+                .ok_or(DecodeError::Frames("markers stand for more than was sent"))?;
+            return Ok(Value::Payload(Arc::clone(payload)));
         }
         Ok(Value::Map(entries))
     }

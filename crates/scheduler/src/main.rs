@@ -9,6 +9,7 @@ use oxidask_scheduler::{launcher, memory, startup};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+// SAFETY: mimalloc's own declaration; any thread may call it at any time.
 unsafe extern "C" {
     /// Gives what is free back to the system.
     safe fn mi_collect(force: bool);

@@ -106,7 +106,8 @@ impl Mapping {
         if start != libc::MAP_FAILED
             && let Some(start) = NonNull::new(start.cast::<u8>())
         {
-            *pages = Pages { start, length };
+            // Not as a whole: the old value would be dropped, and what is at its address unmapped.
+            (pages.start, pages.length) = (start, length);
         }
         self
     }
@@ -183,6 +184,14 @@ mod tests {
         let tail = tail.expect("two pages are left").grown(3 * PAGE);
         assert_eq!(marks(&tail), [3, 4, 0]);
         assert_eq!(tail.grown(PAGE).len(), 3 * PAGE, "it never shrinks");
+    }
+
+    #[test]
+    fn memory_that_grows_where_it_is_keeps_its_bytes() {
+        let (head, tail) = marked(8).split(2 * PAGE);
+        // Leaves room behind it.
+        drop(tail);
+        assert_eq!(marks(&head.grown(4 * PAGE)), [1, 2, 0, 0]);
     }
 
     #[test]

@@ -203,13 +203,15 @@ impl Reader {
             return;
         };
         let aligned = prelude.first_large(ALIGNED_FROM);
-        self.landing = place.landing(prelude.total, aligned).map(|mut landing| {
-            let here = self.buf.len();
-            landing.room()[..here].copy_from_slice(&self.buf);
-            landing.filled(here);
-            self.buf.clear();
-            landing
-        });
+        self.landing = place
+            .landing(prelude.total, aligned)
+            .and_then(|mut landing| {
+                let here = self.buf.len();
+                landing.room().get_mut(..here)?.copy_from_slice(&self.buf);
+                landing.filled(here);
+                self.buf.clear();
+                Some(landing)
+            });
     }
 
     /// The first frame of the next message, and the lengths of the others, which are left where they

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use oxidask_scheduler::launcher;
+use oxidask_scheduler::{launcher, memory};
 
 const USAGE: &str = "\
 Usage: oxidask COMMAND [OPTIONS]...
@@ -16,6 +16,7 @@ Commands:
 'oxidask COMMAND --help' lists the options.";
 
 fn main() -> ExitCode {
+    memory::given_back_by(oxidask_allocator::give_back);
     let given: Vec<OsString> = std::env::args_os().collect();
     let words: Vec<String> = given
         .iter()

@@ -5,18 +5,8 @@ use std::process::ExitCode;
 
 use oxidask_scheduler::{launcher, memory, startup};
 
-/// Half of what a task costs is small pieces of memory that come on one thread and go on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-// SAFETY: mimalloc's own declaration; any thread may call it at any time.
-unsafe extern "C" {
-    /// Gives what is free back to the system.
-    safe fn mi_collect(force: bool);
-}
-
 fn main() -> ExitCode {
-    memory::given_back_by(|| mi_collect(true));
+    memory::given_back_by(oxidask_allocator::give_back);
     let words: Vec<OsString> = std::env::args_os().collect();
     if launcher::called(&words) == Some("dask") {
         return launcher::main(&words[1..]);

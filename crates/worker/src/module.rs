@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MmapAdvise, madvise};
 
 /// The module, or nothing in a program that was built without it; see `build.rs`.
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/module.so"));
@@ -37,6 +39,7 @@ impl Module {
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, ModuleError> {
         if given.is_none() && !EMBEDDED.is_empty() {
             let held = in_memory(EMBEDDED).map_err(ModuleError::Memory)?;
+            let_go(EMBEDDED);
             return Ok(Self::Memory(Arc::new(held)));
         }
         let beside = || Some(std::env::current_exe().ok()?.with_file_name(FILE_NAME));
@@ -65,9 +68,34 @@ fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Makes pages of this program's file that nothing reads again count no longer: more than half of a nanny's memory.
+/// Where the system does not want to, they stay.
+fn let_go(bytes: &'static [u8]) {
+    const PAGE: usize = 4096;
+    let skipped = bytes.as_ptr().align_offset(PAGE);
+    let whole = bytes.len().saturating_sub(skipped) / PAGE * PAGE;
+    let Some(pages) = bytes.get(skipped..skipped + whole) else {
+        return;
+    };
+    let Some(start) = NonNull::new(pages.as_ptr().cast_mut().cast()) else {
+        return;
+    };
+    // SAFETY: these pages hold nothing but an immutable static, so they are as the file has them, and whoever does read
+    // them again gets them from there.
+    let _ = unsafe { madvise(start, pages.len(), MmapAdvise::MADV_DONTNEED) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_let_go_can_be_read_again() {
+        static LARGE: [u8; 1 << 16] = [7; 1 << 16];
+        let_go(&LARGE);
+        let_go(&LARGE[1..100]);
+        assert!(LARGE.iter().all(|&byte| byte == 7));
+    }
 
     #[test]
     fn children_can_read_what_is_in_memory() {

@@ -107,6 +107,12 @@ def test_functions_are_unpickled_once(new_cluster, release, stock):
 
 
 @pytest.mark.parametrize("stock", [False, True])
+@pytest.mark.parametrize("release", NATIVE["native"])
+def test_no_report_waits_for_what_runs(new_cluster, release, stock):
+    new_cluster(release, stock=stock, kinds=("native",)).run("native_worker.no_report_waits_for_what_runs")
+
+
+@pytest.mark.parametrize("stock", [False, True])
 def test_stealing_works_both_ways(new_cluster, stock):
     interval = {"DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING_INTERVAL": "100ms"}
     cluster = new_cluster(RELEASE, stock=stock, kinds=("native", "stock"), environment=interval)

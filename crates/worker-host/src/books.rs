@@ -23,6 +23,7 @@ use crate::interpreter::{Change, Execution, Failure, Interpreter, Object};
 use crate::introspection;
 use crate::memory::LoadError;
 use crate::outlet::Outlet;
+use crate::patience::brief;
 use crate::peers::Peers;
 use crate::store::{Held, Kind, Store};
 use crate::transfers::Moved;
@@ -84,8 +85,10 @@ pub(crate) struct Books {
     handle: Handle,
     dialect: Dialect,
     scheduler: Option<Arc<Outlet>>,
-    /// Said before there is a stream, and in the batch under way.
+    /// Said before there is a stream, in the batch under way, and what waits for more.
     said: Vec<(SchedulerMsg, Arc<str>)>,
+    /// Tasks were begun in the batch under way.
+    begun: bool,
     transfers: HashMap<TransferId, AbortHandle>,
     requests: HashMap<RequestId, oneshot::Sender<Served>>,
     /// Transfers by the task that they were made for, until that is told.
@@ -121,6 +124,7 @@ impl Books {
             dialect,
             scheduler: None,
             said: Vec::new(),
+            begun: false,
             transfers: HashMap::new(),
             requests: HashMap::new(),
             moves: HashMap::new(),
@@ -141,9 +145,15 @@ impl Books {
     /// Does what the inputs ask for; nothing when the worker has ended.
     pub(crate) fn work_off(&mut self, inputs: VecDeque<Input>) -> Option<()> {
         let mut events = Vec::new();
+        let said = self.said.len();
+        let (mut brief_only, mut can_wait) = (true, true);
+        self.begun = false;
         for input in inputs {
             match input {
-                Input::Events(more) => events.extend(more),
+                Input::Events(more) => {
+                    brief_only &= brief(&more);
+                    events.extend(more);
+                }
                 Input::GetData {
                     who,
                     keys,
@@ -161,13 +171,21 @@ impl Books {
                     });
                 }
                 other => {
+                    can_wait &= !matches!(other, Input::TimeUp | Input::Connected { .. });
                     self.apply(&mut events);
                     self.other(other)?;
                 }
             }
         }
         self.apply(&mut events);
-        self.speak();
+        can_wait &= self.said.len() == said || (brief_only && self.begun);
+        let patience = self.handle.patience();
+        if !brief_only {
+            patience.expect(self.core.ready_count() > 0);
+        }
+        if !(can_wait && patience.has_time(now())) {
+            self.speak();
+        }
         if !self.released.is_empty() {
             self.interpreter.release(std::mem::take(&mut self.released));
         }
@@ -201,6 +219,8 @@ impl Books {
                 }
             }
             Input::TimeUp => {
+                // What has waited has mostly come in a row.
+                self.handle.patience().expect(!self.said.is_empty());
                 let mut effects = std::mem::take(&mut self.effects);
                 self.core.handle_timeout(now(), &mut effects);
                 self.perform(effects);
@@ -366,6 +386,7 @@ impl Books {
     }
 
     fn execute(&mut self, attempt: AttemptId, task: ComputeTask) {
+        self.begun = true;
         let Some(spec) = task.run_spec.arc::<OrderedSpec>() else {
             return fail(
                 &self.handle,

@@ -27,6 +27,7 @@ use crate::interpreter::{Failure, Interpreter, Object, Success};
 use crate::listener::listen;
 use crate::loading::Loading;
 use crate::memory::Memory;
+use crate::patience::Patience;
 use crate::peers::Peers;
 use crate::retiring::retire;
 use crate::scheduler;
@@ -68,6 +69,7 @@ struct Identity {
     /// The latest, to be looked at.
     failures: Mutex<VecDeque<(Key, Opaque)>>,
     times: Times,
+    patience: Patience,
     loading: Loading,
     transfers: Transfers,
     ticks: Ticks,
@@ -279,6 +281,11 @@ impl Handle {
         &self.identity.loading
     }
 
+    /// How long reports to the scheduler may wait.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.identity.patience
+    }
+
     pub(crate) fn times(&self) -> &Times {
         &self.identity.times
     }
@@ -413,6 +420,7 @@ impl Host {
                 startup_information: Mutex::default(),
                 failures: Mutex::default(),
                 times: Times::default(),
+                patience: Patience::default(),
                 loading: Loading::default(),
                 transfers: Transfers::default(),
                 ticks: Ticks::default(),

@@ -27,6 +27,7 @@ pub mod memory;
 mod metrics;
 mod near;
 mod outlet;
+mod patience;
 mod peers;
 mod recent;
 mod registration;

@@ -1,10 +1,12 @@
 //! The stream of the scheduler: orders in and reports out, and what happens when it breaks.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oxidask_wire::Value;
 use oxidask_wire::connection::Reader;
+use oxidask_wire::error::ReadError;
 use oxidask_wire::message::order::Order;
 use oxidask_wire::message::worker::FromWorker;
 use oxidask_wire::{Connection, Dialect, Message, Release};
@@ -13,12 +15,13 @@ use oxidask_worker_core::event::Event;
 use oxidask_worker_core::status::WorkerStatus;
 
 use crate::books::Input;
-use crate::clock::stimulus;
+use crate::clock::{self, now, stimulus};
 use crate::error::SchedulerError;
 use crate::heartbeat::{beat, interval_in};
 use crate::host::Handle;
 use crate::interpreter::Interpreter;
 use crate::outlet::Outlet;
+use crate::patience::Watch;
 use crate::registration::{EMPTY_HANDED, register_in_time};
 use crate::settings::Settings;
 use crate::translate::{Meaning, meaning};
@@ -172,8 +175,9 @@ async fn read(
     handle: &Handle,
     interpreter: &Arc<dyn Interpreter>,
 ) -> Result<End, SchedulerError> {
+    let mut watch = Watch::new(handle.patience());
     loop {
-        let message = match reader.read().await {
+        let message = match next_message(reader, handle, &mut watch).await {
             Ok(message) => message,
             Err(error) => {
                 return Ok(End::Lost(error.to_string()));
@@ -191,8 +195,31 @@ async fn read(
                 }
             }
         }
+        if events.len() > 1 || handle.patience().is_expected() {
+            watch.begin(now());
+        }
         if !events.is_empty() {
             handle.send(Input::Events(events));
         }
     }
+}
+
+/// Looks at the clock until there is one, for reports that wait.
+async fn next_message(
+    reader: &mut Reader,
+    handle: &Handle,
+    watch: &mut Watch<'_>,
+) -> Result<Message, ReadError> {
+    let mut reading = pin!(reader.read());
+    while let Some(until) = watch.until() {
+        tokio::select! {
+            biased;
+            message = &mut reading => return message,
+            () = tokio::time::sleep(clock::until(until)) => {
+                handle.send(Input::TimeUp);
+                watch.looked(now());
+            }
+        }
+    }
+    reading.await
 }

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import tempfile
 import threading
 import time
 
@@ -32,6 +33,25 @@ def computes(client, count):
         assert total.result(timeout=30) == sum(range(1, len(spread) + 1))
     has = client.who_has(spread)
     assert all(workers[n % count] in has[future.key] for n, future in enumerate(spread))
+
+
+def nothing_or_stay(begun):
+    if begun:
+        open(begun, "w").close()
+        while os.path.exists(begun):
+            time.sleep(0.01)
+
+
+def no_report_waits_for_what_runs(client):
+    """Reports of tasks that take no time wait for more of them, but not for one that takes its time."""
+    (worker,) = addresses(client, 1)
+    for _ in range(5):
+        with tempfile.TemporaryDirectory() as folder:
+            begun = os.path.join(folder, "begun")
+            *done, running = client.map(nothing_or_stay, ["", "", begun], workers=[worker], pure=False)
+            wait(done, timeout=10)
+            assert running.status == "pending"
+        assert running.result(timeout=10) is None
 
 
 def slow_inc(x):

@@ -112,6 +112,12 @@ def test_no_report_waits_for_what_runs(new_cluster, release, stock):
     new_cluster(release, stock=stock, kinds=("native",)).run("native_worker.no_report_waits_for_what_runs")
 
 
+@pytest.mark.parametrize("release", ["2022.12.0", RELEASE])
+def test_imports_on_two_threads(new_cluster, release, tmp_path):
+    """Each would have the other go on with half of a package."""
+    new_cluster(release, kinds=("native",)).run("native_worker.imports_on_two_threads", str(tmp_path))
+
+
 @pytest.mark.parametrize("stock", [False, True])
 def test_stealing_works_both_ways(new_cluster, stock):
     interval = {"DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING_INTERVAL": "100ms"}

@@ -104,6 +104,11 @@ const SOURCES: &[(&str, &str, &str)] = &[
         include_str!("../python/oxidask_worker/lines.py"),
     ),
     (
+        "oxidask_worker.imports",
+        "oxidask_worker/imports.py",
+        include_str!("../python/oxidask_worker/imports.py"),
+    ),
+    (
         "oxidask_worker.introspection",
         "oxidask_worker/introspection.py",
         include_str!("../python/oxidask_worker/introspection.py"),

@@ -1,10 +1,13 @@
 """What clients do with workers of ours, alone and beside those of stock."""
 
+import importlib
 import operator
 import os
+import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -52,6 +55,47 @@ def no_report_waits_for_what_runs(client):
             wait(done, timeout=10)
             assert running.status == "pending"
         assert running.result(timeout=10) is None
+
+
+class Importing:
+    """Is a module once it is unpickled."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return importlib.import_module, (self.name,)
+
+
+def imports_on_two_threads(client, folder):
+    """To unpickle a task and in a coroutine of the event loop at once, a package whose parts import each other."""
+    (worker,) = addresses(client, 1)
+    client.run(lambda: sys.path.insert(0, folder))
+
+    async def imports(name):
+        return importlib.import_module(name).WORD
+
+    with ThreadPoolExecutor() as pool:
+        for package, unpickles_first in (("tangled_first", True), ("tangled_second", False)):
+            whole, part = package, f"{package}.part"
+            os.mkdir(os.path.join(folder, package))
+            for name, text in (
+                ("__init__", f"import time\ntime.sleep(0.6)\nfrom {part} import WORD\n"),
+                ("part", f"import time\ntime.sleep(0.1)\nimport {whole}\nWORD = 'word'\n"),
+            ):
+                with open(os.path.join(folder, package, f"{name}.py"), "w") as file:
+                    file.write(text)
+            words = [(client.submit, getattr, Importing(whole), "WORD"), (client.run, imports, part)]
+            if not unpickles_first:
+                words = [(client.run, imports, whole), (client.submit, getattr, Importing(part), "WORD")]
+            calls = []
+            for word in words:
+                calls.append(pool.submit(*word))
+                time.sleep(0.3)
+            answers = [call.result(timeout=30) for call in calls]
+            future, ran = answers if unpickles_first else reversed(answers)
+            assert future.result(timeout=30) == "word"
+            assert ran == {worker: "word"}, ran
 
 
 def slow_inc(x):

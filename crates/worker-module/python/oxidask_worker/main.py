@@ -20,10 +20,11 @@ from distributed.versions import get_versions
 from tornado.ioloop import IOLoop
 
 from oxidask_worker import configured, data, disk
+from oxidask_worker.imports import keep_apart
 from oxidask_worker.lines import write_json
 from oxidask_worker.measures import watch_garbage
 from oxidask_worker.requests import Requests
-from oxidask_worker.tasks import Runner
+from oxidask_worker.tasks import Runner, loading
 from oxidask_worker.worker import Worker
 
 logger = logging.getLogger("distributed.worker")
@@ -264,6 +265,7 @@ def start(native_class, options):
             return loop.stop()
         native.register()
 
+    keep_apart(loading)
     loop.add_callback(begin)
     loop.add_callback(worker.gather_for_heartbeats)
     if dask.config.get("distributed.worker.profile.enabled", True):

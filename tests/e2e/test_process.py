@@ -49,27 +49,6 @@ def run_to_the_end(tmp_path, *options, timeout=20, **environment):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.native_only
-@pytest.mark.parametrize(("options", "warned"), [(["--host", "0.0.0.0"], True), (["--host", "127.0.0.1"], False)])
-def test_clear_text_on_every_interface_is_warned_of(tmp_path, options, warned):
-    """In a network of its own, where nobody can come."""
-    alone = ["unshare", "--net"]
-    allowed = subprocess.run([*alone, "true"], capture_output=True, text=True)
-    if allowed.returncode:
-        pytest.skip(f"no network of its own: {allowed.stderr.strip()}")
-    python = python_of(NEWEST)
-    words = [*alone, *scheduler_words(NEWEST), *options, "--port", "8786", "--dashboard-address", "127.0.0.1:0"]
-    process = Process("scheduler", words, tmp_path / "alone.log", clean_environment(tmp_path, python))
-    try:
-        process.wait_for_line(r"dashboard at:")
-        process.popen.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-    finally:
-        process.stop()
-    warning = "WARNING - listening on 0.0.0.0:8786 without TLS: whoever can reach this port can run code on the workers"
-    assert (warning in process.text()) == warned, process.text()
-
-
 def fetch(url):
     """Status and text after redirects."""
     try:
@@ -94,6 +73,27 @@ def test_the_address_is_logged_as_launchers_parse_it(scheduler):
     host, port = process.address[len("tcp://") :].split(":")
     with socket.create_connection((host, int(port)), timeout=5):
         pass
+
+
+@pytest.mark.native_only
+@pytest.mark.parametrize(("options", "warned"), [(["--host", "0.0.0.0"], True), (["--host", "127.0.0.1"], False)])
+def test_clear_text_on_every_interface_is_warned_of(tmp_path, options, warned):
+    """In a network of its own, where nobody can come."""
+    alone = ["unshare", "--net"]
+    allowed = subprocess.run([*alone, "true"], capture_output=True, text=True)
+    if allowed.returncode:
+        pytest.skip(f"no network of its own: {allowed.stderr.strip()}")
+    python = python_of(NEWEST)
+    words = [*alone, *scheduler_words(NEWEST), *options, "--port", "8786", "--dashboard-address", "127.0.0.1:0"]
+    process = Process("scheduler", words, tmp_path / "alone.log", clean_environment(tmp_path, python))
+    try:
+        process.wait_for_line(r"dashboard at:")
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.stop()
+    warning = "WARNING - listening on 0.0.0.0:8786 without TLS: whoever can reach this port can run code on the workers"
+    assert (warning in process.text()) == warned, process.text()
 
 
 def test_the_scheduler_file_holds_the_identity(scheduler, tmp_path):

@@ -87,8 +87,6 @@ pub(crate) struct Books {
     scheduler: Option<Arc<Outlet>>,
     /// Said before there is a stream, in the batch under way, and what waits for more.
     said: Vec<(SchedulerMsg, Arc<str>)>,
-    /// Tasks were begun in the batch under way.
-    begun: bool,
     transfers: HashMap<TransferId, AbortHandle>,
     requests: HashMap<RequestId, oneshot::Sender<Served>>,
     /// Transfers by the task that they were made for, until that is told.
@@ -124,7 +122,6 @@ impl Books {
             dialect,
             scheduler: None,
             said: Vec::new(),
-            begun: false,
             transfers: HashMap::new(),
             requests: HashMap::new(),
             moves: HashMap::new(),
@@ -145,9 +142,8 @@ impl Books {
     /// Does what the inputs ask for; nothing when the worker has ended.
     pub(crate) fn work_off(&mut self, inputs: VecDeque<Input>) -> Option<()> {
         let mut events = Vec::new();
-        let said = self.said.len();
+        let (said, begun) = (self.said.len(), self.core.executed_total());
         let (mut brief_only, mut can_wait) = (true, true);
-        self.begun = false;
         for input in inputs {
             match input {
                 Input::Events(more) => {
@@ -178,7 +174,8 @@ impl Books {
             }
         }
         self.apply(&mut events);
-        can_wait &= self.said.len() == said || (brief_only && self.begun);
+        let goes_on = brief_only && self.core.executed_total() > begun;
+        can_wait &= goes_on || self.said.len() == said;
         let patience = self.handle.patience();
         if !brief_only {
             patience.expect(self.core.ready_count() > 0);
@@ -386,7 +383,6 @@ impl Books {
     }
 
     fn execute(&mut self, attempt: AttemptId, task: ComputeTask) {
-        self.begun = true;
         let Some(spec) = task.run_spec.arc::<OrderedSpec>() else {
             return fail(
                 &self.handle,

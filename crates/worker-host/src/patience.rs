@@ -20,7 +20,7 @@ const BRIEF: f64 = 50e-6;
 /// See the module's head.
 #[derive(Default)]
 pub(crate) struct Patience {
-    /// Seconds since the epoch, as bits: somebody looks at the clock then, or a little later.
+    /// Seconds since the epoch, as bits: somebody looks at the clock then, or a little later. 0: nobody does.
     until: AtomicU64,
     /// Reports are to be expected that could wait.
     expected: AtomicBool,
@@ -44,49 +44,44 @@ impl Patience {
 }
 
 /// The one who looks at the clock. What waits is lost to the world if it stops to.
-pub(crate) struct Watch<'a> {
-    patience: &'a Patience,
-    until: Option<Timestamp>,
-}
+pub(crate) struct Watch<'a>(&'a Patience);
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(patience: &'a Patience) -> Self {
-        Self {
-            patience,
-            until: None,
-        }
+        Self(patience)
     }
 
     /// When to look, if at all.
     pub(crate) fn until(&self) -> Option<Timestamp> {
-        self.until
+        let until = f64::from_bits(self.0.until.load(Ordering::Acquire));
+        (until > 0.0).then_some(Timestamp(until))
     }
 
     /// Will look in a while.
     pub(crate) fn begin(&mut self, now: Timestamp) {
         // Not anew for each order, since that costs as well.
         let enough = |until: Timestamp| until.since(now) >= LONGEST / 2.0;
-        if !self.until.is_some_and(enough) {
-            let until = now.after(LONGEST);
-            self.until = Some(until);
-            self.patience
-                .until
-                .store(until.0.to_bits(), Ordering::Release);
+        if !self.until().is_some_and(enough) {
+            self.set(now.after(LONGEST).0);
         }
     }
 
     /// The time has come, and what has waited is said. Looks again if more is expected.
     pub(crate) fn looked(&mut self, now: Timestamp) {
-        self.until = None;
-        if self.patience.is_expected() {
+        self.set(0.0);
+        if self.0.is_expected() {
             self.begin(now);
         }
+    }
+
+    fn set(&self, until: f64) {
+        self.0.until.store(until.to_bits(), Ordering::Release);
     }
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.patience.until.store(0, Ordering::Release);
+        self.set(0.0);
     }
 }
 

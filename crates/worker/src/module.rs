@@ -71,7 +71,8 @@ fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
 /// Makes pages of this program's file that nothing reads again count no longer: more than half of a nanny's memory.
 /// Where the system does not want to, they stay.
 fn let_go(bytes: &'static [u8]) {
-    const PAGE: usize = 4096;
+    // As large as any system has them: a part of a page would take along what lies behind the static.
+    const PAGE: usize = 64 << 10;
     let skipped = bytes.as_ptr().align_offset(PAGE);
     let whole = bytes.len().saturating_sub(skipped) / PAGE * PAGE;
     let Some(pages) = bytes.get(skipped..skipped + whole) else {
@@ -91,7 +92,8 @@ mod tests {
 
     #[test]
     fn what_was_let_go_can_be_read_again() {
-        static LARGE: [u8; 1 << 16] = [7; 1 << 16];
+        // Has whole pages wherever it begins.
+        static LARGE: [u8; 1 << 18] = [7; 1 << 18];
         let_go(&LARGE);
         let_go(&LARGE[1..100]);
         assert!(LARGE.iter().all(|&byte| byte == 7));

@@ -310,6 +310,7 @@ fn a_long_chain_is_cancelled_without_deep_recursion() {
         keys: vec![key("x-0")],
     });
     cancel(&mut env, ALICE, &["x-0"], false);
+    env.pass(0.0);
     assert_eq!(env.s.tasks_len(), 0);
 }
 

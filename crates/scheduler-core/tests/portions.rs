@@ -364,6 +364,53 @@ fn many_results_are_let_go_little_by_little() {
     assert_eq!(env.s.tasks_len(), 0);
 }
 
+/// A tree of so many leaves, the sum of all at its root.
+fn tree(leaves: usize) -> (Vec<NewTask>, String) {
+    let mut level: Vec<String> = (0..leaves).map(|i| format!("leaf-{i}")).collect();
+    let mut tasks: Vec<NewTask> = level.iter().map(|name| task(name, &[])).collect();
+    for depth in 0.. {
+        let [_, _, ..] = level.as_slice() else {
+            break;
+        };
+        let pairs = level.chunks(2).enumerate().map(|(i, pair)| {
+            let name = format!("add-{depth}-{i}");
+            let below: Vec<&str> = pair.iter().map(String::as_str).collect();
+            tasks.push(task(&name, &below));
+            name
+        });
+        level = pairs.collect();
+    }
+    let root = level.pop().unwrap_or_default();
+    (tasks, root)
+}
+
+#[test]
+fn a_large_graph_is_forgotten_little_by_little() {
+    let mut env = TestEnv::cluster(&[1]);
+    let (tasks, root) = tree(2048);
+    env.submit(tasks, &[&root]);
+    work(&mut env);
+    env.release(&[&root]);
+    let left = env.s.tasks_len();
+    assert!(
+        (1000..4000).contains(&left),
+        "{left} left after the first event"
+    );
+    env.pass(0.0);
+    assert_eq!(env.s.tasks_len(), 0);
+}
+
+#[test]
+fn a_large_graph_that_has_not_run_is_given_up_little_by_little() {
+    let mut env = TestEnv::cluster(&[]);
+    let (tasks, root) = tree(2048);
+    env.submit(tasks, &[&root]);
+    env.release(&[&root]);
+    assert!(env.s.tasks_len() > 1000, "not all at once");
+    env.pass(0.0);
+    assert_eq!(env.s.tasks_len(), 0);
+}
+
 /// Random layered graphs: dependencies are numbers of earlier tasks.
 fn shape() -> impl Strategy<Value = Vec<Vec<prop::sample::Index>>> {
     let task = prop::collection::vec(any::<prop::sample::Index>(), 0..4);

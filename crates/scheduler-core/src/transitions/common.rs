@@ -12,7 +12,7 @@ use crate::state::{Failure, ReleaseId, TaskQueue};
 use crate::story::ErredTask;
 use crate::task::TaskState;
 
-use super::{Cause, let_go};
+use super::Cause;
 
 /// How many failures are remembered for [`Scheduler::erred_tasks`].
 const ERRED_TASKS: usize = 100;
@@ -261,12 +261,12 @@ impl Scheduler {
 
     pub(crate) fn release_used_dependencies(&mut self, id: TaskId) {
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
-        let many = dependencies.len() > let_go::AT_ONCE;
+        let later = self.lets_go_later(dependencies.len());
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             task.waiters.remove(id);
             if task.can_be_let_go() {
-                self.let_go(dependency, TaskState::Released, many);
+                self.let_go(dependency, TaskState::Released, later);
             }
         }
         self.tasks[id].dependencies = dependencies;
@@ -291,12 +291,13 @@ impl Scheduler {
             self.recommend(id, TaskState::Forgotten);
         }
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        let later = self.lets_go_later(dependencies.len());
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             if task.state != TaskState::Released {
                 task.waiters.remove(id);
                 if task.can_be_let_go() {
-                    self.recommend(dependency, TaskState::Released);
+                    self.let_go(dependency, TaskState::Released, later);
                 }
             }
         }
@@ -372,13 +373,13 @@ impl Scheduler {
         }
         self.tasks[id].waiters.clear();
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
-        let many = dependencies.len() > let_go::AT_ONCE;
+        let later = self.lets_go_later(dependencies.len());
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             task.dependents.remove(id);
             task.waiters.remove(id);
             if task.is_loose_end() {
-                self.let_go(dependency, TaskState::Forgotten, many);
+                self.let_go(dependency, TaskState::Forgotten, later);
             }
         }
         self.tasks[id].waiting_on.clear();

@@ -1,7 +1,7 @@
 //! Letting go of many results at once, little by little.
 //!
-//! When a task is done that needed a hundred thousand others, or a client leaves that wanted as many, nobody
-//! may need these any more. Releasing and forgetting them takes long, nobody waits for it, and if one is
+//! When a task is done that needed a hundred thousand others, or a client leaves that wanted as many, or gives up
+//! the one result at the end of a large graph, nobody may need these any more. Releasing and forgetting them takes long, nobody waits for it, and if one is
 //! needed again meanwhile, the better.
 
 use crate::Scheduler;
@@ -14,9 +14,15 @@ pub(crate) const AT_ONCE: usize = 1000;
 const EACH_TIME: usize = 500;
 
 impl Scheduler {
-    /// Recommends `state` for a task that nobody needs; if it is one of `many`, later.
-    pub(crate) fn let_go(&mut self, id: TaskId, state: TaskState, many: bool) {
-        if many {
+    /// Whether so many tasks, if nobody needs them any more, are let go with later events: because of their number,
+    /// or since what happens now has brought so much with it already.
+    pub(crate) fn lets_go_later(&self, tasks: usize) -> bool {
+        tasks > AT_ONCE || self.transition_counter - self.transitions_before > AT_ONCE as u64
+    }
+
+    /// Recommends `state` for a task that nobody needs; or has it let go `later`.
+    pub(crate) fn let_go(&mut self, id: TaskId, state: TaskState, later: bool) {
+        if later {
             self.let_go_later(id);
         } else {
             self.recommend(id, state);

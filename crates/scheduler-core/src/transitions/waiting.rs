@@ -8,10 +8,11 @@ use crate::task::TaskState;
 impl Scheduler {
     pub(super) fn waiting_released(&mut self, id: TaskId) {
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
+        let later = self.lets_go_later(dependencies.len());
         for dependency in dependencies.iter() {
             let task = &mut self.tasks[dependency];
             if task.waiters.remove(id) && task.can_be_let_go() {
-                self.recommend(dependency, TaskState::Released);
+                self.let_go(dependency, TaskState::Released, later);
             }
         }
         let task = &mut self.tasks[id];

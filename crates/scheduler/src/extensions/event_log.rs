@@ -2,12 +2,13 @@
 //! Bounded in number per topic and in bytes over all topics.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use oxidask_config::Config;
 use oxidask_key::Key;
 use oxidask_wire::value::Value;
+use tokio::time::Instant;
 
 use super::ops::Ops;
 use super::wait::lock;
@@ -240,18 +241,39 @@ impl<V> EventLog<V> {
 
 /// The ops of the event log.
 pub struct EventLogExtension {
-    log: Arc<EventLog<Value>>,
+    this: Weak<Self>,
+    log: EventLog<Value>,
     /// `distributed.scheduler.events-cleanup-delay`: how long the entries of a worker or client
     /// that is gone are kept.
     cleanup_delay: Duration,
+    departed: Mutex<Departed>,
 }
+
+/// Peers that are gone and whose entries are kept, the longest gone first.
+#[derive(Default)]
+struct Departed {
+    queue: VecDeque<(Instant, Owner)>,
+    /// Somebody looks after them.
+    swept: bool,
+}
+
+/// Whom a topic is named after.
+#[derive(Debug, PartialEq)]
+enum Owner {
+    Client(Arc<str>),
+    Worker(Arc<str>),
+}
+
+/// Peers that are gone and whose entries are kept. Short-lived clients come by the thousand: stock keeps those of all
+/// of them for an hour.
+const MAX_DEPARTED: usize = 1000;
 
 /// Bytes of entries kept over all topics.
 const MAX_BYTES: usize = 64 << 20;
 
 impl EventLogExtension {
     /// An empty log.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config) -> Arc<Self> {
         // Renamed in 2024.6.0; the default went from 100000 to 1000 as well.
         let entries = config.count("distributed.admin.low-level-log-length");
         let limits = Limits {
@@ -259,10 +281,12 @@ impl EventLogExtension {
             bytes: MAX_BYTES,
         };
         let delay = config.seconds("distributed.scheduler.events-cleanup-delay");
-        Self {
-            log: Arc::new(EventLog::new(limits)),
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            log: EventLog::new(limits),
             cleanup_delay: clock::seconds(delay.unwrap_or(3600.0)),
-        }
+            departed: Mutex::default(),
+        })
     }
 
     /// Number of entries ever logged, by topic; for the metrics page.
@@ -329,21 +353,78 @@ impl EventLogExtension {
         Ok(())
     }
 
-    /// Forgets `topic` after the delay, unless its owner has come back.
-    fn forget_later<F>(&self, topic: Arc<str>, context: &Arc<Context>, is_back: F)
-    where
-        F: Fn(&Context, &str) -> bool + Send + 'static,
-    {
-        let (log, context) = (Arc::downgrade(&self.log), Arc::downgrade(context));
-        let delay = self.cleanup_delay;
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            if let (Some(log), Some(context)) = (log.upgrade(), context.upgrade())
-                && !is_back(&context, &topic)
-            {
-                log.truncate(&Key::Str(topic));
-            }
-        });
+    /// Forgets the topic of a peer that is gone after the delay, or when many others have gone since.
+    fn forget_later(&self, context: &Arc<Context>, owner: Owner) {
+        let now = Instant::now();
+        let due = now.checked_add(self.cleanup_delay);
+        let (excess, unswept) = {
+            let mut departed = lock(&self.departed);
+            let excess = departed.add(due.unwrap_or(now), owner);
+            (excess, !std::mem::replace(&mut departed.swept, true))
+        };
+        if let Some(owner) = excess {
+            self.forget(context, owner);
+        }
+        if unswept {
+            tokio::spawn(sweep(Weak::clone(&self.this), Arc::downgrade(context)));
+        }
+    }
+
+    /// Forgets the topic of a peer, unless it has come back.
+    fn forget(&self, context: &Context, owner: Owner) {
+        let is_back = match &owner {
+            Owner::Client(name) => context.clients.named(name).is_some(),
+            Owner::Worker(address) => context.workers.at(address).is_some(),
+        };
+        let (Owner::Client(topic) | Owner::Worker(topic)) = owner;
+        if !is_back {
+            self.log.truncate(&Key::Str(topic));
+        }
+    }
+
+    /// Forgets what is due; when to look again, if anybody is left.
+    fn forget_due(&self, context: &Context) -> Option<Instant> {
+        let (due, next) = lock(&self.departed).take_due(Instant::now());
+        for owner in due {
+            self.forget(context, owner);
+        }
+        next
+    }
+}
+
+impl Departed {
+    /// Adds a peer; the one that has to go for it.
+    fn add(&mut self, due: Instant, owner: Owner) -> Option<Owner> {
+        self.queue.push_back((due, owner));
+        let excess = self.queue.len() > MAX_DEPARTED;
+        let longest = excess.then(|| self.queue.pop_front()).flatten();
+        longest.map(|(_, owner)| owner)
+    }
+
+    /// Those that are due, and when the next one is. If there is none, nobody looks after them any more.
+    fn take_due(&mut self, now: Instant) -> (Vec<Owner>, Option<Instant>) {
+        let due = self.queue.iter().take_while(|&&(due, _)| due <= now);
+        let due = due.count();
+        let owners = self.queue.drain(..due).map(|(_, owner)| owner).collect();
+        let next = self.queue.front().map(|&(due, _)| due);
+        if next.is_none() {
+            *self = Self::default();
+        }
+        (owners, next)
+    }
+}
+
+/// Forgets topics when they are due, until there are none left.
+async fn sweep(log: Weak<EventLogExtension>, context: Weak<Context>) {
+    loop {
+        let next = match (log.upgrade(), context.upgrade()) {
+            (Some(log), Some(context)) => log.forget_due(&context),
+            _ => None,
+        };
+        let Some(next) = next else {
+            return;
+        };
+        tokio::time::sleep_until(next).await;
     }
 }
 
@@ -377,17 +458,11 @@ impl Extension for EventLogExtension {
 
     fn client_removed(&self, context: &Arc<Context>, client: &Arc<ClientEntry>) {
         self.log.client_removed(&client.name);
-        let topic = Arc::clone(&client.name);
-        self.forget_later(topic, context, |context, name| {
-            context.clients.named(name).is_some()
-        });
+        self.forget_later(context, Owner::Client(Arc::clone(&client.name)));
     }
 
     fn worker_removed(&self, context: &Arc<Context>, worker: &Arc<WorkerEntry>, _: &str) {
-        let topic = Arc::clone(&worker.info.address);
-        self.forget_later(topic, context, |context, address| {
-            context.workers.at(address).is_some()
-        });
+        self.forget_later(context, Owner::Worker(Arc::clone(&worker.info.address)));
     }
 }
 
@@ -477,6 +552,26 @@ mod tests {
         }
         log.truncate(&"busy".into());
         assert_eq!(log.bytes(), 0);
+    }
+
+    #[test]
+    fn of_departed_peers_the_last_are_remembered_until_they_are_due() {
+        let (mut departed, start) = (Departed::default(), Instant::now());
+        let owner = |number: usize| Owner::Client(number.to_string().into());
+        let second = |number: usize| start + Duration::from_secs(number as u64);
+        for number in 0..MAX_DEPARTED {
+            assert_eq!(departed.add(second(number), owner(number)), None);
+        }
+        assert_eq!(
+            departed.add(second(MAX_DEPARTED), owner(MAX_DEPARTED)),
+            Some(owner(0))
+        );
+        let (due, next) = departed.take_due(second(2));
+        assert_eq!((due, next), (vec![owner(1), owner(2)], Some(second(3))));
+        departed.swept = true;
+        let (due, next) = departed.take_due(second(MAX_DEPARTED));
+        assert_eq!((due.len(), next), (MAX_DEPARTED - 2, None));
+        assert!(!departed.swept, "who comes next is looked after anew");
     }
 
     #[test]

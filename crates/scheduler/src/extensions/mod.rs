@@ -50,7 +50,7 @@ impl Extensions {
     /// Makes every extension, with the settings of `config`.
     pub fn new(config: &Config) -> Self {
         let pseudo_clients = Arc::new(interest::PseudoClients::default());
-        let event_log = Arc::new(EventLogExtension::new(config));
+        let event_log = EventLogExtension::new(config);
         let semaphores = Arc::new(SemaphoreExtension::new(config));
         let all: Vec<Arc<dyn Extension>> = vec![
             event_log.clone(),

@@ -38,6 +38,7 @@ pub mod session;
 pub mod settings;
 pub mod startup;
 pub mod status_feed;
+pub mod threads;
 pub mod traffic;
 pub mod versions;
 pub mod views;

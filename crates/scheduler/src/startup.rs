@@ -36,6 +36,7 @@ use crate::rpc::RpcTable;
 use crate::security::{self, SecurityError};
 use crate::settings::{Settings, accept_policy, core_config};
 use crate::status_feed::StatusFeed;
+use crate::threads::{Streams, Threads};
 use crate::watchdog::Watchdog;
 use crate::workers::WorkerTable;
 use crate::{clock, core_thread, handlers, listener, observers, views};
@@ -153,34 +154,27 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
     for line in secured {
         tracing::info!(target: "distributed.scheduler", "{line}");
     }
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        runtime.worker_threads(io_threads());
-    }
-    runtime.thread_stack_size(oxidask_wire::value::STACK_SIZE);
-    let runtime = runtime.enable_all().thread_name("io").build()?;
-    let result = runtime.block_on(run(args, Arc::new(config)));
-    // Sessions that do not end by themselves are dropped.
-    runtime.shutdown_background();
+    let threads = Threads::start()?;
+    let streams = threads.streams();
+    let result = threads.front.block_on(run(args, Arc::new(config), streams));
+    threads.shutdown();
     result
-}
-
-/// Half of the cores: the other half is for the core thread, graphs and compression. More threads than
-/// there is work for wake each other for nothing.
-fn io_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 const RULE: &str = "-----------------------------------------------";
 
-async fn run(args: &SchedulerArgs, config: Arc<Config>) -> Result<(), StartError> {
+async fn run(
+    args: &SchedulerArgs,
+    config: Arc<Config>,
+    streams: Streams,
+) -> Result<(), StartError> {
     let signals = shutdown::Signals::catch()?;
     let _pid_file = match &args.pid_file {
         Some(path) => Some(RemovedAtEnd::write(path, &std::process::id().to_string())?),
         None => None,
     };
     tracing::info!(target: "distributed.scheduler", "{RULE}");
-    let running = start(args, config).await?;
+    let running = start(args, config, streams).await?;
     let context = &running.context;
     if let Err(error) = context.python.start_preloads(&context.config).await {
         shutdown::close(running, "preload-failed").await;
@@ -202,11 +196,15 @@ pub struct Running {
     scheduler_file: Option<RemovedAtEnd>,
 }
 
-/// Starts everything.
+/// Starts everything; the streams of workers are served by `streams`.
 ///
 /// # Errors
 /// When an address cannot be listened on, or the core thread cannot be started.
-pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running, StartError> {
+pub async fn start(
+    args: &SchedulerArgs,
+    config: Arc<Config>,
+    streams: Streams,
+) -> Result<Running, StartError> {
     let security = security::of_comms(args, &config)?;
     let roles = RoleRules::from_config(&config)?;
     let mut ports = listen(args, &config, &security).await?;
@@ -263,6 +261,7 @@ pub async fn start(args: &SchedulerArgs, config: Arc<Config>) -> Result<Running,
         replica_lock: tokio::sync::RwLock::default(),
         active_graphs: AtomicUsize::new(0),
         graph_counts: GraphCounts::default(),
+        streams,
         traffic: Arc::default(),
         status_feed: StatusFeed::default(),
         identity: Identity {

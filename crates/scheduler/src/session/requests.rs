@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use oxidask_wire::connection::{Connection, Reader, Writer};
+use oxidask_wire::connection::Connection;
 use oxidask_wire::error::ReadError;
 use oxidask_wire::message::Message;
 use oxidask_wire::rpc::Request;
@@ -24,7 +24,7 @@ enum Next {
 }
 
 /// Serves an accepted connection until it ends.
-pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAddr) {
+pub async fn serve(context: Arc<Context>, mut connection: Connection, peer: SocketAddr) {
     let origin = Origin {
         scheme: connection.scheme(),
         peer,
@@ -33,9 +33,8 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
             .as_ref()
             .map(|rules| Arc::new(rules.grant(connection.certificate()))),
     };
-    let (mut reader, mut writer) = connection.split();
     loop {
-        let message = match reader.read().await {
+        let message = match connection.read().await {
             Ok(message) => message,
             Err(ReadError::Closed) => return,
             Err(error) if error.is_recoverable() => {
@@ -45,7 +44,11 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
                     &caller(&context, &origin),
                     context.settings.max_error_length,
                 );
-                if writer.send(&Message::from_value(&answer)).await.is_err() {
+                if connection
+                    .send(&Message::from_value(&answer))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 continue;
@@ -73,6 +76,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
         {
             let call = into_call(request, &context, &origin);
             if let Err(error) = origin.check(&call.op) {
+                let (_, mut writer) = connection.split();
                 match stream {
                     Stream::Client => client::deny(&call, &error, writer).await,
                     Stream::Worker => worker::deny(&context, &call, error, writer).await,
@@ -85,19 +89,33 @@ pub async fn serve(context: Arc<Context>, connection: Connection, peer: SocketAd
                 }
                 return;
             }
-            match stream {
-                Stream::Client => client::run(context, call, reader, writer).await,
-                Stream::Worker => worker::run(context, call, reader, writer).await,
-                Stream::Nanny => nanny::run(context, call, reader, writer).await,
-                Stream::WorkerStatus => status::run(context, reader, writer).await,
-                Stream::Feed => feed::run(context, call, reader, writer).await,
-            }
+            take_over(stream, context, call, connection).await;
             return;
         }
-        match answer(&context, request, &origin, &mut reader, &mut writer).await {
+        match answer(&context, request, &origin, &mut connection).await {
             Next::Request => {}
             Next::End => return,
         }
+    }
+}
+
+/// Serves a stream to its end.
+async fn take_over(stream: Stream, context: Arc<Context>, call: Call, connection: Connection) {
+    if matches!(stream, Stream::Worker) {
+        let streams = context.streams.clone();
+        let serve = |connection: Connection| {
+            let (reader, writer) = connection.split();
+            worker::run(context, call, reader, writer)
+        };
+        return streams.serve(connection, serve).await;
+    }
+    let (reader, writer) = connection.split();
+    match stream {
+        Stream::Worker => {}
+        Stream::Client => client::run(context, call, reader, writer).await,
+        Stream::Nanny => nanny::run(context, call, reader, writer).await,
+        Stream::WorkerStatus => status::run(context, reader, writer).await,
+        Stream::Feed => feed::run(context, call, reader, writer).await,
     }
 }
 
@@ -134,9 +152,9 @@ async fn answer(
     context: &Arc<Context>,
     request: Request,
     origin: &Origin,
-    reader: &mut Reader,
-    writer: &mut Writer,
+    connection: &mut Connection,
 ) -> Next {
+    let Connection { reader, writer, .. } = connection;
     let (reply, close) = (request.reply, request.close || request.op == "close");
     let forwards = request.op == "gather" && reply && !writer.generation().is_path_based();
     let call = into_call(request, context, origin);

@@ -7,6 +7,7 @@
 mod accept;
 mod address;
 mod connect;
+mod halves;
 mod landing;
 mod memory;
 mod reader;
@@ -22,12 +23,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use accept::AcceptPolicy;
 pub use address::{Address, Scheme};
 pub use connect::ConnectOptions;
+pub use halves::{ReadSide, WriteSide};
 pub use landing::{Landing, LandingPlace};
 pub use memory::PeerMemory;
 pub use reader::{Opening, Reader};
@@ -40,9 +42,6 @@ pub use crate::framing::Limits;
 use crate::handshake::Handshake;
 use crate::message::Message;
 use crate::release::Generation;
-
-type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
-type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// What a transport tells about itself and the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +61,7 @@ pub trait Transport: Send + 'static {
     }
 
     /// Both directions.
-    fn into_halves(self) -> (BoxRead, BoxWrite);
+    fn into_halves(self) -> (ReadSide, WriteSide);
 }
 
 /// The reading half of a TLS stream. Stock peers close the socket without a farewell in TLS; our
@@ -85,16 +84,18 @@ impl<R: AsyncRead + Unpin> AsyncRead for UncleanEnd<R> {
 }
 
 impl Transport for TcpStream {
-    fn into_halves(self) -> (BoxRead, BoxWrite) {
-        let (read, write) = self.into_split();
-        (Box::new(read), Box::new(write))
+    fn into_halves(self) -> (ReadSide, WriteSide) {
+        halves::of_tcp(self)
     }
 }
 
 impl Transport for tokio::io::DuplexStream {
-    fn into_halves(self) -> (BoxRead, BoxWrite) {
+    fn into_halves(self) -> (ReadSide, WriteSide) {
         let (read, write) = tokio::io::split(self);
-        (Box::new(read), Box::new(write))
+        (
+            ReadSide::Other(Box::new(read)),
+            WriteSide::Other(Box::new(write)),
+        )
     }
 }
 
@@ -150,6 +151,23 @@ impl Connection {
     /// Sends a message; see [`Writer::send`].
     pub async fn send(&mut self, message: &Message) -> Result<(), crate::error::WriteError> {
         self.writer.send(message).await
+    }
+
+    /// Whether [`Self::adopt`] moves it: it is plain TCP.
+    pub fn is_adoptable(&self) -> bool {
+        matches!(self.reader.io, ReadSide::Tcp(_))
+    }
+
+    /// Has the runtime that this is called on wait for the socket from now on, if it is plain TCP. Others stay
+    /// where they are: what is wrapped around their sockets can not be taken apart.
+    ///
+    /// # Errors
+    /// When the system refuses; the connection is lost then.
+    pub fn adopt(mut self) -> io::Result<Self> {
+        let (read, write) = halves::adopt(self.reader.io, self.writer.io)?;
+        self.reader.io = read;
+        self.writer.io = write;
+        Ok(self)
     }
 
     /// Both halves, for different tasks.

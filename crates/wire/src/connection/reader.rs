@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{BoxRead, Landing, LandingPlace, Limits};
+use super::{Landing, LandingPlace, Limits, ReadSide};
 use crate::error::ReadError;
 use crate::framing::{Parsed, Prelude, Sniff, parse, slices, sniff, take_frames};
 use crate::legacy;
@@ -25,7 +25,7 @@ const ALIGNED_FROM: usize = 64 << 10;
 /// Reads messages. Nothing is allocated for bytes that have not arrived, beyond as much again as
 /// already has.
 pub struct Reader {
-    io: BoxRead,
+    pub(super) io: ReadSide,
     buf: BytesMut,
     prelude: Option<Prelude>,
     /// Bytes that must be in the buffer before looking at it again makes sense.
@@ -60,7 +60,7 @@ impl fmt::Debug for Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(io: BoxRead, generation: Generation, limits: Limits) -> Self {
+    pub(crate) fn new(io: ReadSide, generation: Generation, limits: Limits) -> Self {
         Self {
             io,
             buf: BytesMut::new(),
@@ -86,7 +86,7 @@ impl Reader {
         generation: Generation,
         limits: Limits,
     ) -> Self {
-        Self::new(Box::new(io), generation, limits)
+        Self::new(ReadSide::Other(Box::new(io)), generation, limits)
     }
 
     /// What the peer speaks.

@@ -19,7 +19,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, http};
 
-use super::{Address, BoxRead, BoxWrite, Limits, Transport, TransportInfo};
+use super::{Address, Limits, ReadSide, Transport, TransportInfo, WriteSide};
 use crate::framing::write_prelude;
 use crate::release::Generation;
 
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for WebSocket
         self.info.clone()
     }
 
-    fn into_halves(self) -> (BoxRead, BoxWrite) {
+    fn into_halves(self) -> (ReadSide, WriteSide) {
         let (sink, stream) = self.stream.split();
         let read = ReadHalf {
             stream,
@@ -116,7 +116,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for WebSocket
             sink,
             splitter: Splitter::default(),
         };
-        (Box::new(read), Box::new(write))
+        (
+            ReadSide::Other(Box::new(read)),
+            WriteSide::Other(Box::new(write)),
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::BoxWrite;
+use super::WriteSide;
 use crate::error::WriteError;
 use crate::framing::write_lengths;
 use crate::legacy;
@@ -21,7 +21,7 @@ const MAX_SLICES: usize = 64;
 
 /// Writes messages. What is queued and not yet written stays queued when a future is dropped.
 pub struct Writer {
-    io: BoxWrite,
+    pub(super) io: WriteSide,
     generation: Generation,
     queue: VecDeque<Bytes>,
     /// Small pieces behind the queue, not yet closed off.
@@ -38,7 +38,7 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(io: BoxWrite, generation: Generation) -> Self {
+    pub(crate) fn new(io: WriteSide, generation: Generation) -> Self {
         Self {
             io,
             generation,
@@ -49,7 +49,7 @@ impl Writer {
 
     /// Writes to anything, for a peer known to speak `generation`: tests, recordings, simulations.
     pub fn over(io: impl AsyncWrite + Send + Unpin + 'static, generation: Generation) -> Self {
-        Self::new(Box::new(io), generation)
+        Self::new(WriteSide::Other(Box::new(io)), generation)
     }
 
     /// What the peer speaks.

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use tokio_rustls::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{BoxRead, BoxWrite, Scheme, Transport, TransportInfo, UncleanEnd};
+use super::{ReadSide, Scheme, Transport, TransportInfo, UncleanEnd, WriteSide};
 use crate::error::{TlsError, TlsItem};
 use verify::{Anybody, PeerVerifier};
 
@@ -314,9 +314,12 @@ where
         }
     }
 
-    fn into_halves(self) -> (BoxRead, BoxWrite) {
+    fn into_halves(self) -> (ReadSide, WriteSide) {
         let (read, write) = tokio::io::split(self);
-        (Box::new(UncleanEnd(read)), Box::new(write))
+        (
+            ReadSide::Other(Box::new(UncleanEnd(read))),
+            WriteSide::Other(Box::new(write)),
+        )
     }
 }
 

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod computations;
 pub mod context;
 pub mod core_thread;
+mod descriptors;
 pub mod exceptions;
 pub mod extensions;
 pub mod graph_intake;

@@ -19,14 +19,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::context::Context;
-use crate::{http, session};
+use crate::{descriptors, http, session};
 
 /// Handshakes at the same time; further callers wait in the backlog.
 const MAX_HANDSHAKES: usize = 1024;
 /// Pause after an error of `accept` (mostly: no file descriptor left).
 const BACKOFF: Duration = Duration::from_millis(100);
-/// Part of the file descriptors that connections may use, as stock.
-const FD_SHARE: u64 = 2;
 
 /// Opens the listening socket.
 ///
@@ -64,8 +62,9 @@ pub struct Reception {
 
 /// Accepts connections until the task is dropped.
 pub async fn accept(context: Arc<Context>, listener: TcpListener, reception: Reception) {
+    let limit = descriptors::raise_limit();
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let connections = Arc::new(Semaphore::new(connection_limit()));
+    let connections = Arc::new(Semaphore::new(descriptors::for_connections(limit)));
     let reception = Arc::new(reception);
     loop {
         // Neither semaphore is ever closed.
@@ -184,19 +183,4 @@ impl Reception {
         let stream = WebSocket::upgraded(upgraded, info, self.policy.limits).await;
         self.accept(stream, peer).await
     }
-}
-
-/// Connections that fit into the limit of open files.
-fn connection_limit() -> usize {
-    let limit = std::fs::read_to_string("/proc/self/limits").ok();
-    let files = limit.as_deref().and_then(|text| {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("Max open files"))?;
-        line.split_whitespace().nth(3)?.parse::<u64>().ok()
-    });
-    let share = files.unwrap_or(1 << 20) / FD_SHARE;
-    usize::try_from(share)
-        .unwrap_or(usize::MAX)
-        .clamp(64, Semaphore::MAX_PERMITS)
 }

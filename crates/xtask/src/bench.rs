@@ -22,8 +22,8 @@ use crate::process::Interrupt;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Without a suite: all, one after the other; soak alone takes half an hour. Tables go to the terminal, JSON and \
-                  HTML with plots to target/bench.\n\nThe peer is stock. `tasks` has `--peer frisky`, which adds a rival; what \
-                  the other suites look at, it does not take part in."
+                  HTML with plots to target/bench.\n\nThe peer is stock. With `tasks --peer frisky` a rival takes its turns as \
+                  well; the other suites have stock alone, and no such option."
 )]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Without a suite: zero, graphs, latency, tasks and idle, little of each, done within three minutes
     #[arg(long)]
     quick: bool,
+    /// Without a suite: the peer of `tasks`
+    #[arg(long, value_enum, default_value = "stock")]
+    peer: tasks::Peer,
 }
 
 /// What is measured.
@@ -99,18 +102,21 @@ struct Line {
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.suite {
         Some(suite) => suite.run(),
-        None => run_plan(if options.quick { QUICK } else { ALL }),
+        None => run_plan(if options.quick { QUICK } else { ALL }, options.peer),
     }
 }
 
 /// Runs all of a plan, also when one of it fails.
-fn run_plan(plan: Plan) -> Result<()> {
+fn run_plan(plan: Plan, peer: tasks::Peer) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let mut failed = Vec::new();
     for (number, words) in plan.iter().enumerate() {
         println!("\n== {} of {}: {}", number + 1, plan.len(), words.join(" "));
-        let line = Line::try_parse_from(*words)?;
-        if let Err(error) = line.suite.run() {
+        let mut suite = Line::try_parse_from(*words)?.suite;
+        if let Suite::Tasks(options) = &mut suite {
+            options.peer = peer;
+        }
+        if let Err(error) = suite.run() {
             interrupt.check()?;
             eprintln!("error: {error:#}");
             failed.push(words[0]);

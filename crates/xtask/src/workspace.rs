@@ -11,7 +11,7 @@ use clap::ValueEnum;
 pub(crate) enum Profile {
     /// Quick to build; the tests use it.
     Debug,
-    /// As shipped; demonstrations and measurements use it.
+    /// Optimised; demonstrations and measurements use it.
     Release,
     /// As in container images, but for the C library: smaller, and slow to build.
     Image,

@@ -226,17 +226,17 @@ impl Suite {
                 ("/ping_ms/max", "ping meanwhile, worst, ms", false),
                 (
                     "/loss_to_result_ms/p50",
-                    "loss of a worker to result elsewhere, p50, ms",
+                    "worker lost to result elsewhere, p50, ms",
                     false,
                 ),
                 (
                     "/loss_to_result_ms/p99",
-                    "loss of a worker to result elsewhere, p99, ms",
+                    "worker lost to result elsewhere, p99, ms",
                     false,
                 ),
                 (
                     "/loss_to_result_ms/max",
-                    "loss of a worker to result elsewhere, worst, ms",
+                    "worker lost to result elsewhere, worst, ms",
                     false,
                 ),
             ],

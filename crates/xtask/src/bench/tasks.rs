@@ -30,7 +30,7 @@ pub(crate) struct Options {
     clusters: Vec<Parts>,
     /// Frisky takes its turns beside the clusters; stock has them anyway
     #[arg(long, value_enum, default_value = "stock")]
-    peer: Peer,
+    pub(super) peer: Peer,
     /// Graphs that are computed, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["map", "chains", "tree", "fan-in", "all-to-all"])]
     shapes: Vec<Shape>,
@@ -72,7 +72,7 @@ impl Options {
 
 /// Whom ours are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Peer {
+pub(crate) enum Peer {
     /// Dask alone
     Stock,
     /// Dask, and Frisky, a rival that moves into a stock cluster of 2026.8.0
@@ -337,6 +337,10 @@ fn print_medians(rounds: &[Value], clusters: &[Parts], shape: Shape) {
             let ratios: Vec<_> = first.iter().zip(&here).map(|(a, b)| a / b).collect();
             let ratio = match at {
                 0 => String::new(),
+                // Memory that was given back is less than none, and no multiple of anything.
+                _ if median(first.clone()) <= 0.0 || median(here.clone()) <= 0.0 => {
+                    format!(" {:>8}", "–")
+                }
                 _ => format!(" {:>7.1}×", median(ratios)),
             };
             let shown = match median(here) {

@@ -118,12 +118,13 @@ USECASES = {
 
 
 def moved(client):
-    """Bytes that workers have sent to each other so far."""
+    """Bytes that workers have sent to each other so far; None if not all of them count."""
 
     def sent(dask_worker):
-        return getattr(dask_worker, "transfer_outgoing_bytes_total", 0)
+        return getattr(dask_worker, "transfer_outgoing_bytes_total", None)
 
-    return sum(client.run(sent).values())
+    counts = list(client.run(sent).values())
+    return None if None in counts else sum(counts)
 
 
 def main():
@@ -151,7 +152,8 @@ def main():
                     figures[party + "_cpu_s"] = processes.cpu_seconds() - before[party]
             if future.status != "finished":
                 raise SystemExit(f"{name} ended {future.status}: {future.exception()!r}")
-            figures["moved_mb"] = (moved(client) - bytes_before) / 1e6
+            if bytes_before is not None:
+                figures["moved_mb"] = (moved(client) - bytes_before) / 1e6
             found[name] = figures
             del future
             # What is let go of is not charged to the next one.

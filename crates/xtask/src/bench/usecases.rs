@@ -156,10 +156,23 @@ fn print(pairs: &[Value]) {
         for (name, text) in FIGURES {
             let path = format!("/{case}/{name}");
             let [stock, native, ratio, least, most] = report::summary(pairs, &path, false);
+            if !ratio.is_finite() {
+                // Not counted by one of them, or nothing to divide by.
+                println!("  {text:<32} {} {}", known(stock), known(native));
+                continue;
+            }
             println!(
                 "  {text:<32} {stock:>10.2} {native:>10.2} {ratio:>9.1}× {least:>6.1} – {most:>5.1}×"
             );
         }
     }
     println!();
+}
+
+/// A figure, or a dash where it was not measured.
+fn known(figure: f64) -> String {
+    match figure.is_nan() {
+        true => format!("{:>10}", "–"),
+        false => format!("{figure:>10.2}"),
+    }
 }

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 from distributed import Client, wait
-from tasks import Processes
+from measuring import Processes
 
 # Rounds for each size, of which the best counts, and bytes and transfers of each of them at most.
 ROUNDS = 3

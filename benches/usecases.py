@@ -1,6 +1,7 @@
 """Graphs of real collections: makespan, processor time and bytes moved. Prints one JSON object.
 
-Usage: usecases.py ADDRESS SCHEDULER_PID WORKER_PIDS [NAME...]. Called by `cargo xtask bench usecases`. The graphs are
+Usage: usecases.py ADDRESS SCHEDULER_PID WORKER_PIDS PING [NAME...], PING being the program that asks the scheduler
+meanwhile, or nothing. Called by `cargo xtask bench usecases`. The graphs are
 those of the RSDS paper (arXiv 2010.11105), sized for two cores; data is made up on the spot.
 """
 
@@ -15,7 +16,7 @@ import dask.array as da
 import dask.bag as db
 import numpy as np
 from distributed import Client, wait
-from tasks import Processes
+from measuring import Processes, pinged
 
 
 def merge(client, n=10_000):
@@ -117,19 +118,20 @@ USECASES = {
 
 
 def moved(client):
-    """Bytes that workers have sent to each other so far."""
+    """Bytes that workers have sent to each other so far; None if not all of them count."""
 
     def sent(dask_worker):
-        return getattr(dask_worker, "transfer_outgoing_bytes_total", 0)
+        return getattr(dask_worker, "transfer_outgoing_bytes_total", None)
 
-    return sum(client.run(sent).values())
+    counts = list(client.run(sent).values())
+    return None if None in counts else sum(counts)
 
 
 def main():
-    address, names = sys.argv[1], sys.argv[4:] or list(USECASES)
+    address, ping, names = sys.argv[1], sys.argv[4], sys.argv[5:] or list(USECASES)
     scheduler = Processes([int(sys.argv[2])])
     workers = Processes([int(pid) for pid in sys.argv[3].split(",")])
-    parties = {"scheduler": scheduler, "workers": workers, "client": Processes([os.getpid()])}
+    parties = {"scheduler": scheduler, "workers": workers, "client": Processes([os.getpid()], children=False)}
     found = {}
     with Client(address, timeout="60s") as client:
         client.wait_for_workers(2)
@@ -137,16 +139,21 @@ def main():
         numpy_transpose(client, n=100, parts=2).result()
         groupby(client, days=2).result()
         for name in names:
-            before = {party: processes.cpu_seconds() for party, processes in parties.items()}
-            bytes_before, started = moved(client), time.perf_counter()
-            future = USECASES[name](client)
-            wait(future)
+            print(f"  {name}", file=sys.stderr, flush=True)
+            figures = {}
+            bytes_before = moved(client)
+            with pinged(ping, address, figures):
+                before = {party: processes.cpu_seconds() for party, processes in parties.items()}
+                started = time.perf_counter()
+                future = USECASES[name](client)
+                wait(future)
+                figures["makespan_s"] = time.perf_counter() - started
+                for party, processes in parties.items():
+                    figures[party + "_cpu_s"] = processes.cpu_seconds() - before[party]
             if future.status != "finished":
                 raise SystemExit(f"{name} ended {future.status}: {future.exception()!r}")
-            figures = {"makespan_s": time.perf_counter() - started}
-            for party, processes in parties.items():
-                figures[party + "_cpu_s"] = processes.cpu_seconds() - before[party]
-            figures["moved_mb"] = (moved(client) - bytes_before) / 1e6
+            if bytes_before is not None:
+                figures["moved_mb"] = (moved(client) - bytes_before) / 1e6
             found[name] = figures
             del future
             # What is let go of is not charged to the next one.

@@ -112,6 +112,20 @@ impl Rpc {
         Ok(held.as_map().map_or(0, <[_]>::len))
     }
 
+    /// Address of a worker that holds the result of a key.
+    pub(crate) async fn holder(&mut self, key: &Value) -> Result<Option<String>> {
+        let request = Value::map([
+            ("op", Value::from("who_has")),
+            ("reply", true.into()),
+            ("keys", Value::Array(vec![key.clone()])),
+        ]);
+        self.0.send(&Message::from_value(&request)).await?;
+        let held = self.0.read().await?.value()?;
+        let holders = held.as_map().and_then(|held| held.first()?.1.as_seq());
+        let first = holders.and_then(|holders| holders.first()?.as_str());
+        Ok(first.map(str::to_owned))
+    }
+
     /// Whether the scheduler knows a key.
     pub(crate) async fn knows(&mut self, key: &Value) -> Result<bool> {
         let states = self.states(std::slice::from_ref(key)).await?;

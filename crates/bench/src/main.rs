@@ -1,7 +1,8 @@
 //! `oxidask-load`: load for measurements, light enough that neither clients nor workers are what is measured.
 //!
 //! Simulated workers (`worker`) answer every task at once; a client (`client`) submits graphs that a stock client has encoded
-//! (`graph`, made by `benches/encode.py`). One suite per module: `zero`, `graphs`, `latency`, `storm`, `soak`. Each prints one JSON object.
+//! (`graph`, made by `benches/encode.py`). One suite per module: `zero`, `graphs`, `latency`, `storm`, `soak`; `ping` runs beside a load of
+//! somebody else's. Each prints one JSON object.
 //! `process` reads what the scheduler has used. Called by `cargo xtask bench`, which starts schedulers and compares them.
 
 mod client;
@@ -59,6 +60,8 @@ enum Suite {
     Storm(storm::Options),
     /// Clients and workers that come and go for a long time
     Soak(soak::Options),
+    /// The cheapest question, again and again beside the load of somebody else, until stdin is closed
+    Ping(ping::Options),
 }
 
 /// A file of encoded graphs.
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
             Suite::Latency(options) => latency::run(&target, &options).await,
             Suite::Storm(options) => storm::run(&target, &options).await,
             Suite::Soak(options) => soak::run(&target, &options).await,
+            Suite::Ping(options) => ping::run(&target, &options).await,
         }
     })?;
     println!("{figures}");

@@ -1,11 +1,12 @@
-//! How long the scheduler takes to answer the cheapest question, while it is under load.
+//! How long the scheduler takes to answer the cheapest question, while it is under load; also a suite of its own, for the load of
+//! somebody else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
 use crate::Target;
@@ -13,6 +14,24 @@ use crate::client::Rpc;
 
 /// Between an answer and the next question.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What the suite takes.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Between an answer and the next question, in milliseconds
+    #[arg(long, default_value_t = 10)]
+    pause: u64,
+}
+
+/// Asks until stdin is closed; the percentiles, in milliseconds.
+pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
+    let ping = Ping::start_with(target, Duration::from_millis(options.pause));
+    let closed = tokio::task::spawn_blocking(|| {
+        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
+    });
+    closed.await?.context("stdin cannot be read")?;
+    ping.stop()
+}
 
 /// Asks until it is stopped; on a thread of its own, so that what else this process does is not measured.
 pub(crate) struct Ping {
@@ -22,13 +41,17 @@ pub(crate) struct Ping {
 
 impl Ping {
     pub(crate) fn start(target: &Target) -> Self {
+        Self::start_with(target, PAUSE)
+    }
+
+    fn start_with(target: &Target, pause: Duration) -> Self {
         let stopped = Arc::<AtomicBool>::default();
         let (target, stop) = (target.clone(), Arc::clone(&stopped));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(ask(&target, &stop))
+            runtime.block_on(ask(&target, &stop, pause))
         });
         Self { stopped, thread }
     }
@@ -45,14 +68,14 @@ impl Ping {
     }
 }
 
-async fn ask(target: &Target, stopped: &AtomicBool) -> Result<Vec<f64>> {
+async fn ask(target: &Target, stopped: &AtomicBool, pause: Duration) -> Result<Vec<f64>> {
     let mut rpc = Rpc::connect(target).await?;
     let mut times = Vec::new();
     while !stopped.load(Ordering::Relaxed) {
         let asked = Instant::now();
         rpc.states(&[]).await?;
         times.push(asked.elapsed().as_secs_f64());
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
     Ok(times)
 }

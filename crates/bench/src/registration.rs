@@ -24,7 +24,8 @@ pub(crate) async fn open(target: &Target) -> Result<Connection> {
     Ok(Connection::connect(&target.address, &options).await?)
 }
 
-fn address(number: usize) -> String {
+/// What the worker of this number calls itself.
+pub(crate) fn address(number: usize) -> String {
     let (high, middle, low) = (number / 60_000, number / 250 % 250, number % 250 + 1);
     format!("tcp://10.{high}.{middle}.{low}:40000")
 }

@@ -11,7 +11,7 @@ use oxidask_wire::{Connection, Message, Release};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::Target;
-use crate::registration::register;
+use crate::registration::{address, register};
 use crate::versions::now;
 
 /// How many connect at the same time when nobody measures that.
@@ -63,7 +63,8 @@ impl Seen {
 pub(crate) struct Workers {
     pub(crate) seen: Arc<Seen>,
     running: JoinSet<Result<()>>,
-    handles: VecDeque<AbortHandle>,
+    /// By the worker's number, the oldest first.
+    handles: VecDeque<(usize, AbortHandle)>,
     /// Workers there ever were.
     made: usize,
 }
@@ -87,7 +88,7 @@ impl Workers {
             handles: VecDeque::new(),
             made: count,
         };
-        let mut connecting = JoinSet::new();
+        let mut connecting = JoinSet::<Result<(usize, Connection)>>::new();
         for number in 0..count {
             if connecting.len() >= at_once
                 && let Some(connected) = connecting.join_next().await
@@ -95,7 +96,7 @@ impl Workers {
                 workers.run(target, behaviour, connected??);
             }
             let target = target.clone();
-            connecting.spawn(async move { register(&target, number).await });
+            connecting.spawn(async move { Ok((number, register(&target, number).await?)) });
         }
         while let Some(connected) = connecting.join_next().await {
             workers.run(target, behaviour, connected??);
@@ -103,7 +104,12 @@ impl Workers {
         Ok(workers)
     }
 
-    fn run(&mut self, target: &Target, behaviour: Behaviour, connection: Connection) {
+    fn run(
+        &mut self,
+        target: &Target,
+        behaviour: Behaviour,
+        (number, connection): (usize, Connection),
+    ) {
         let (reader, writer) = connection.split();
         let worker = Worker {
             reader,
@@ -112,7 +118,8 @@ impl Workers {
             run_ids: target.release >= RUN_IDS,
             seen: Arc::clone(&self.seen),
         };
-        self.handles.push_back(self.running.spawn(worker.run()));
+        let handle = self.running.spawn(worker.run());
+        self.handles.push_back((number, handle));
     }
 
     /// The oldest worker vanishes and a new one comes.
@@ -121,15 +128,31 @@ impl Workers {
         target: &Target,
         behaviour: Behaviour,
     ) -> Result<()> {
-        if let Some(oldest) = self.handles.pop_front() {
+        if let Some((_, oldest)) = self.handles.pop_front() {
             oldest.abort();
         }
+        self.add_one(target, behaviour).await
+    }
+
+    /// The worker with this address vanishes: its connection ends without a word. False when there is none.
+    pub(crate) fn lose(&mut self, lost: &str) -> bool {
+        let found = |&(number, _): &(usize, AbortHandle)| address(number) == lost;
+        let at = self.handles.iter().position(found);
+        let worker = at.and_then(|at| self.handles.remove(at));
+        worker.is_some_and(|(_, handle)| {
+            handle.abort();
+            true
+        })
+    }
+
+    /// A new worker comes.
+    pub(crate) async fn add_one(&mut self, target: &Target, behaviour: Behaviour) -> Result<()> {
         // Those that were aborted.
         while self.running.try_join_next().is_some() {}
         let number = self.made;
         self.made += 1;
         let connection = register(target, number).await?;
-        self.run(target, behaviour, connection);
+        self.run(target, behaviour, (number, connection));
         Ok(())
     }
 

@@ -40,8 +40,7 @@ enum Command {
     /// Run the upstream test-suite, black box, against our scheduler and write docs/conformance.md
     Conformance(conformance::Options),
     /// Measure our scheduler next to the stock one
-    #[command(subcommand)]
-    Bench(bench::Bench),
+    Bench(bench::Options),
     /// Record the golden vectors of the wire protocol again, from stock peers
     Record(record::Options),
     /// Kill, stop and cut off stock workers under a large graph, again and again
@@ -64,7 +63,7 @@ fn main() {
         Command::Test(options) => test::run(&options),
         Command::Envs(options) => envs::run(&options),
         Command::Conformance(options) => conformance::run(&options),
-        Command::Bench(command) => bench::run(&command),
+        Command::Bench(options) => bench::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Chaos(options) => test::chaos(&options),
         Command::Replay(options) => replay::run(&options),

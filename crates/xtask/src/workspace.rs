@@ -11,15 +11,19 @@ use clap::ValueEnum;
 pub(crate) enum Profile {
     /// Quick to build; the tests use it.
     Debug,
-    /// As shipped; demonstrations and measurements use it.
+    /// Optimised; demonstrations and measurements use it.
     Release,
+    /// As in container images, but for the C library: smaller, and slow to build.
+    Image,
 }
 
 impl Profile {
-    fn folder(self) -> &'static str {
+    /// Below cargo's target folder; also what it is called.
+    pub(crate) fn folder(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Release => "release",
+            Self::Image => "image",
         }
     }
 }
@@ -74,9 +78,12 @@ fn build_packages(packages: &[&str], binary: &str, profile: Profile) -> Result<P
     let mut command = cargo();
     command.arg("build");
     command.args(packages.iter().flat_map(|package| ["--package", package]));
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    // Cargo's profile of the folder `debug` has another name.
+    let cargo_profile = match profile {
+        Profile::Debug => "dev",
+        Profile::Release | Profile::Image => profile.folder(),
+    };
+    command.args(["--profile", cargo_profile]);
     run(&mut command)?;
     let path = target_dir().join(profile.folder()).join(binary);
     if !path.is_file() {

@@ -41,7 +41,7 @@ const FIGURES: [(&str, &str); 3] = [
     ("resident_mib", "memory when idle, MiB"),
 ];
 
-/// Measures, prints medians, writes JSON.
+/// Measures, prints medians, writes JSON and HTML.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let binary = workspace::build_scheduler(options.profile)?;
@@ -73,11 +73,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let [stock, native, ratio, ..] = report::summary(&pairs, &format!("/{name}"), false);
         println!("{text:<40} {stock:>10.1} {native:>10.1} {ratio:>9.1}×");
     }
-    let record = json!({"bench": "idle", "machine": report::machine(), "pairs": pairs});
-    let out = folder.join("idle.json");
-    fs::write(&out, serde_json::to_string_pretty(&record)?)?;
-    println!("written: {}", out.display());
-    Ok(())
+    let machine = report::machine();
+    let rows = FIGURES.map(|(name, text)| report::row("", text, &pairs, &format!("/{name}")));
+    let page = report::page::bars("idle", &machine, &rows);
+    let profile = options.profile.folder();
+    let record = json!({"bench": "idle", "profile": profile, "machine": machine, "pairs": pairs});
+    report::write(&folder, "idle", &record, &page)
 }
 
 fn start(command: &mut Command, folder: &Path, kind: Kind) -> Result<Value> {

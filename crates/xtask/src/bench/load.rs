@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::{report, turns};
@@ -26,6 +26,9 @@ pub(crate) struct LoadOptions {
     /// Less of everything: done within three minutes, for looking whether it works
     #[arg(long)]
     quick: bool,
+    /// Only these places on the suite's axis: workers (zero, storm), tasks (graphs), 0 for idle and 1 for loaded (latency)
+    #[arg(long, value_delimiter = ',')]
+    points: Vec<u64>,
     /// How the native scheduler and the load generator are built
     #[arg(long, value_enum, default_value = "release")]
     profile: Profile,
@@ -43,6 +46,9 @@ pub(crate) enum Suite {
     /// Very many workers at once, by their number.
     Storm,
 }
+
+/// Stock takes minutes to let so many workers in, and some give up before.
+const STORM_WITHOUT_STOCK: u64 = 5000;
 
 /// One point of a suite: what is varied, and the arguments that say so.
 struct Point {
@@ -71,7 +77,7 @@ impl Suite {
     }
 
     /// What is varied.
-    fn axis(self) -> &'static str {
+    pub(super) fn axis(self) -> &'static str {
         match self {
             Self::Zero | Self::Storm => "workers",
             Self::Graphs => "tasks",
@@ -92,37 +98,47 @@ impl Suite {
         }
     }
 
-    fn points(self, quick: bool) -> Vec<Point> {
-        let point = |x, tasks, workers| Point {
+    /// The points at these places on the axis; of the usual ones if there are none.
+    fn points(self, places: &[u64], quick: bool) -> Result<Vec<Point>> {
+        let usual: &[u64] = match (self, quick) {
+            (Self::Zero, true) => &[1, 100],
+            (Self::Zero, false) => &[1, 10, 100, 1000],
+            (Self::Graphs, true) => &[10_000],
+            (Self::Graphs, false) => &[10_000, 100_000, 1_000_000],
+            (Self::Storm, true) => &[500],
+            (Self::Storm, false) => &[1000, STORM_WITHOUT_STOCK],
+            (Self::Latency, _) => &[0, 1],
+        };
+        let places = if places.is_empty() { usual } else { places };
+        places.iter().map(|x| self.point(*x, quick)).collect()
+    }
+
+    fn point(self, x: u64, quick: bool) -> Result<Point> {
+        let fits = match self {
+            Self::Latency => x <= 1,
+            Self::Zero | Self::Graphs | Self::Storm => x > 0,
+        };
+        if !fits {
+            bail!("{} has no point {x} ({})", self.name(), self.axis());
+        }
+        let tasks = match self {
+            Self::Graphs => [x; 2],
+            Self::Latency => [1; 2],
+            Self::Storm if x >= STORM_WITHOUT_STOCK => [0, 1_000_000],
+            Self::Zero | Self::Storm if quick => [1000, 10_000],
+            Self::Zero | Self::Storm => [10_000, 100_000],
+        };
+        let workers = match self {
+            Self::Zero | Self::Storm => x,
+            Self::Graphs => 1,
+            Self::Latency => 10,
+        };
+        Ok(Point {
             x,
             tasks,
             workers,
-            loaded: false,
-        };
-        match (self, quick) {
-            (Self::Zero, true) => {
-                vec![point(1, [1000, 10_000], 1), point(100, [1000, 10_000], 100)]
-            }
-            (Self::Zero, false) => [1, 10, 100, 1000]
-                .map(|workers| point(workers, [10_000, 100_000], workers))
-                .into(),
-            (Self::Graphs, true) => vec![point(10_000, [10_000; 2], 1)],
-            (Self::Graphs, false) => [10_000, 100_000, 1_000_000]
-                .map(|tasks| point(tasks, [tasks; 2], 1))
-                .into(),
-            (Self::Storm, true) => vec![point(500, [1000, 10_000], 500)],
-            // Stock takes minutes to let 5,000 in, and some give up before.
-            (Self::Storm, false) => vec![
-                point(1000, [10_000, 100_000], 1000),
-                point(5000, [0, 1_000_000], 5000),
-            ],
-            (Self::Latency, _) => [false, true]
-                .map(|loaded| Point {
-                    loaded,
-                    ..point(u64::from(loaded), [1; 2], 10)
-                })
-                .into(),
-        }
+            loaded: self == Self::Latency && x == 1,
+        })
     }
 
     /// Name of a figure (a path in what the load generator prints), how it is shown, and whether more is better.
@@ -208,6 +224,21 @@ impl Suite {
                     false,
                 ),
                 ("/ping_ms/max", "ping meanwhile, worst, ms", false),
+                (
+                    "/loss_to_result_ms/p50",
+                    "worker lost to result elsewhere, p50, ms",
+                    false,
+                ),
+                (
+                    "/loss_to_result_ms/p99",
+                    "worker lost to result elsewhere, p99, ms",
+                    false,
+                ),
+                (
+                    "/loss_to_result_ms/max",
+                    "worker lost to result elsewhere, worst, ms",
+                    false,
+                ),
             ],
         }
     }
@@ -215,6 +246,7 @@ impl Suite {
 
 /// Runs a suite, prints a table, writes JSON and HTML.
 pub(crate) fn run(suite: Suite, options: &LoadOptions) -> Result<()> {
+    let points = suite.points(&options.points, options.quick)?;
     let interrupt = Interrupt::install()?;
     let bench = Bench {
         suite,
@@ -226,21 +258,22 @@ pub(crate) fn run(suite: Suite, options: &LoadOptions) -> Result<()> {
     };
     fs::create_dir_all(&bench.folder)?;
     let pairs = if options.quick { 1 } else { options.pairs };
-    let mut points = Vec::new();
+    let mut found = Vec::new();
     for release in &options.release {
         let python = envs::ensure(release.environment())?;
-        for point in suite.points(options.quick) {
-            let runs = bench.point(*release, &python, &point, pairs)?;
+        for point in &points {
+            let runs = bench.point(*release, &python, point, pairs)?;
             report::print(suite, release.version(), suite.axis(), point.x, &runs);
-            points.push(json!({
+            found.push(json!({
                 "release": release.version(), "axis": suite.axis(), "x": point.x, "tasks": point.tasks, "pairs": runs,
             }));
         }
     }
     let record = json!({
-        "bench": suite.name(), "quick": options.quick, "machine": report::machine(), "points": points,
+        "bench": suite.name(), "quick": options.quick, "machine": report::machine(), "points": found,
     });
-    report::write(suite, &bench.folder, &record)
+    let page = report::load_page(suite, &record);
+    report::write(&bench.folder, suite.name(), &record, &page)
 }
 
 /// What the generator is called in messages.
@@ -321,6 +354,9 @@ impl Bench {
                 command.args(["--workers", &point.workers.to_string()])
             }
         };
+        if self.suite == Suite::Latency && self.quick {
+            command.args(["--losses", "10"]);
+        }
         if point.loaded {
             let load = self::graph(&self.folder, of, "merge", 2000, 1)?;
             command.arg("--load").arg(load);
@@ -359,4 +395,38 @@ pub(super) fn graph(
         fs::rename(&partial, &file)?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Suite;
+
+    const SUITES: [Suite; 4] = [Suite::Zero, Suite::Graphs, Suite::Latency, Suite::Storm];
+
+    #[test]
+    fn a_chosen_point_is_measured_alone() {
+        for suite in SUITES {
+            let points = suite.points(&[1], false).unwrap_or_default();
+            assert!(
+                matches!(points.as_slice(), [point] if point.x == 1),
+                "{suite:?}"
+            );
+        }
+        let points = Suite::Graphs.points(&[7], false).unwrap_or_default();
+        assert_eq!(points.first().map(|point| point.tasks), Some([7, 7]));
+    }
+
+    #[test]
+    fn without_a_choice_there_are_the_usual_points() {
+        for suite in SUITES {
+            let count = |quick| suite.points(&[], quick).map_or(0, |points| points.len());
+            assert!(count(true) >= 1 && count(false) >= count(true), "{suite:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_the_axis_is_refused() {
+        assert!(Suite::Latency.points(&[2], false).is_err());
+        assert!(Suite::Zero.points(&[0], false).is_err());
+    }
 }

@@ -1,4 +1,6 @@
-//! What a measurement says: a table for the terminal, JSON and an HTML page with plots under `target/bench`.
+//! What a measurement says: a table for the terminal, JSON and an HTML page with plots (`page`) under `target/bench`.
+
+pub(super) mod page;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 use super::load::Suite;
 use super::median;
 use crate::stock::Kind;
+use page::Row;
 
 /// Where it was measured.
 pub(super) fn machine() -> Value {
@@ -65,6 +68,9 @@ pub(super) fn print(suite: Suite, release: &str, axis: &str, x: u64, pairs: &[Va
     );
     for (path, text, more) in suite.figures() {
         let [stock, native, ratio, least, most] = summary(pairs, path, *more);
+        if stock.is_nan() && native.is_nan() {
+            continue;
+        }
         if ratio.is_nan() {
             println!("{text:<42} {:>12} {native:>12.2}", "");
             continue;
@@ -76,17 +82,30 @@ pub(super) fn print(suite: Suite, release: &str, axis: &str, x: u64, pairs: &[Va
     println!();
 }
 
-/// JSON, and a page with a plot per figure.
-pub(super) fn write(suite: Suite, folder: &Path, record: &Value) -> Result<()> {
-    let json = folder.join(format!("{}.json", suite.name()));
+/// Writes JSON and an HTML page to files of this name, and says so.
+pub(super) fn write(folder: &Path, name: &str, record: &Value, page: &str) -> Result<()> {
+    let json = folder.join(format!("{name}.json"));
     fs::write(&json, serde_json::to_string_pretty(record)?)?;
-    let html = folder.join(format!("{}.html", suite.name()));
-    fs::write(&html, page(suite, record))?;
+    let html = folder.join(format!("{name}.html"));
+    fs::write(&html, page)?;
     println!("written: {} and {}", json.display(), html.display());
     Ok(())
 }
 
-fn page(suite: Suite, record: &Value) -> String {
+/// The stock and the native values of a figure in all pairs, for a page.
+pub(super) fn row(group: &str, text: &str, pairs: &[Value], path: &str) -> Row {
+    let series = [Kind::Stock, Kind::Native];
+    Row {
+        group: group.to_owned(),
+        text: text.to_owned(),
+        series: series
+            .map(|kind| (kind.name().to_owned(), values(pairs, kind, path)))
+            .into(),
+    }
+}
+
+/// A page with a plot per figure of a suite of the load generator.
+pub(super) fn load_page(suite: Suite, record: &Value) -> String {
     let points = record.get("points").and_then(Value::as_array);
     let points = points.map_or(&[][..], Vec::as_slice);
     let mut releases: Vec<&str> = points
@@ -94,72 +113,24 @@ fn page(suite: Suite, record: &Value) -> String {
         .filter_map(|p| p.get("release")?.as_str())
         .collect();
     releases.dedup();
-    let mut out = format!(
-        "<!doctype html><meta charset=utf-8><title>{0}</title><style>body{{font:15px sans-serif;margin:2em}}\
-         .stock{{fill:#c60;stroke:#c60}}.native{{fill:#06c;stroke:#06c}}</style><h1>{0}</h1><p>{1}</p>\
-         <p><b class=stock style=color:#c60>stock</b> <b style=color:#06c>native</b>; both axes are logarithmic</p>\n",
-        suite.name(),
-        record.get("machine").unwrap_or(&Value::Null),
-    );
+    let machine = record.get("machine").unwrap_or(&Value::Null);
+    let note = format!("both axes are logarithmic; across: {}", suite.axis());
+    let kinds = [Kind::Stock, Kind::Native];
+    let mut out = page::head(suite.name(), machine, &kinds.map(Kind::name), &note);
     for release in releases {
-        let here: Vec<&Value> = points.iter().filter(|p| p["release"] == release).collect();
+        let here = || points.iter().filter(|p| p["release"] == release);
         let _ = writeln!(out, "<h2>{release}</h2>");
-        for (path, text, more) in suite.figures() {
-            let at = |point: &Value| {
+        for (path, text, _) in suite.figures() {
+            let at = |point: &Value, kind| {
                 let pairs = point["pairs"].as_array().map_or(&[][..], Vec::as_slice);
-                let [stock, native, ..] = summary(pairs, path, *more);
-                (point["x"].as_f64().unwrap_or(0.0), stock, native)
+                let x = point["x"].as_f64().unwrap_or(0.0);
+                (x, median(values(pairs, kind, path)))
             };
-            let series: Vec<_> = here.iter().map(|point| at(point)).collect();
-            out.push_str(&plot(text, &series));
+            let series = kinds.map(|kind| here().map(|point| at(point, kind)).collect());
+            out.push_str(&page::plot(text, &series));
         }
     }
     out
-}
-
-/// Stock and native figures over what is varied.
-fn plot(title: &str, series: &[(f64, f64, f64)]) -> String {
-    const WIDTH: f64 = 420.0;
-    const HEIGHT: f64 = 220.0;
-    const EDGE: f64 = 45.0;
-    let log = |value: f64| value.max(1e-6).log10();
-    let range = |values: Vec<f64>| {
-        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (low, (high - low).max(1e-3))
-    };
-    let (left, across) = range(series.iter().map(|s| log(s.0)).collect());
-    let (low, up) = range(series.iter().flat_map(|s| [log(s.1), log(s.2)]).collect());
-    let x = |value: f64| EDGE + (log(value) - left) / across * (WIDTH - 2.0 * EDGE);
-    let y = |value: f64| HEIGHT - EDGE - (log(value) - low) / up * (HEIGHT - 2.0 * EDGE);
-    let mut out = format!("<svg width={WIDTH} height={HEIGHT}><text x=10 y=15>{title}</text>");
-    for (class, pick) in [("stock", 1), ("native", 2)] {
-        let figures = series
-            .iter()
-            .map(|s| (s.0, if pick == 1 { s.1 } else { s.2 }));
-        let figures: Vec<_> = figures.filter(|(_, figure)| figure.is_finite()).collect();
-        let line: Vec<_> = figures
-            .iter()
-            .map(|&(at, figure)| format!("{:.0},{:.0}", x(at), y(figure)))
-            .collect();
-        let _ = write!(
-            out,
-            "<polyline class={class} style=fill:none points='{}'/>",
-            line.join(" ")
-        );
-        for (at, figure) in figures {
-            let _ = write!(
-                out,
-                "<circle class={class} cx={0:.0} cy={1:.0} r=3 /><text x={0:.0} y={2:.0} font-size=11>{figure:.3}</text>\
-                 <text x={0:.0} y={3} font-size=11>{at}</text>",
-                x(at),
-                y(figure),
-                y(figure) - 6.0,
-                HEIGHT - 10.0,
-            );
-        }
-    }
-    out + "</svg>\n"
 }
 
 #[cfg(test)]
@@ -181,7 +152,7 @@ mod tests {
     fn the_page_has_a_plot_of_each_figure() {
         let point = |x: u64| json!({"release": "2.30.1", "x": x, "pairs": [{"stock": {"tasks_per_second": 10.0}}]});
         let record = json!({"points": [point(1), point(10)]});
-        let page = page(Suite::Zero, &record);
+        let page = load_page(Suite::Zero, &record);
         assert_eq!(page.matches("<svg").count(), Suite::Zero.figures().len());
         assert!(page.contains("tasks per second") && page.contains("<h2>2.30.1</h2>"));
     }

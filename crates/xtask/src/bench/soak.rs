@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use super::report::page::timeline;
 use super::{load, report, turns};
 use crate::envs;
 use crate::process::Interrupt;
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     profile: Profile,
 }
 
-/// Runs it, prints what was found, writes JSON.
+/// Runs it, prints what was found, writes JSON and HTML.
 ///
 /// # Errors
 /// Also when something is left behind.
@@ -83,11 +84,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         &plan.folder,
     )?;
     let record = json!({"bench": "soak", "machine": report::machine(), "found": found});
-    let out = folder.join("soak.json");
-    fs::write(&out, serde_json::to_string_pretty(&record)?)?;
     show(&found);
-    println!("written: {}", out.display());
+    report::write(&folder, "soak", &record, &page(&record))?;
     judge(&found, options.quick)
+}
+
+/// Memory and descriptors over time; a sample is seconds since the start, bytes, and files and sockets.
+fn page(record: &Value) -> String {
+    let samples = record.pointer("/found/samples").and_then(Value::as_array);
+    let series = |column: usize, unit: f64| -> Vec<(f64, f64)> {
+        let samples = samples.into_iter().flatten();
+        let point = |sample: &Value| {
+            let figure = sample.get(column)?.as_f64()?;
+            Some((sample.get(0)?.as_f64()?, figure / unit))
+        };
+        samples.filter_map(point).collect()
+    };
+    let machine = record.get("machine").unwrap_or(&Value::Null);
+    let note = "across: seconds since the start";
+    let mut out = report::page::head("soak", machine, &[], note);
+    out.push_str(&timeline("scheduler memory, MiB", &series(1, 1048576.0)));
+    out.push_str(&timeline("open files and sockets", &series(2, 1.0)));
+    out
 }
 
 fn show(found: &Value) {
@@ -115,6 +133,17 @@ fn judge(found: &Value, quick: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_shows_memory_over_time() {
+        let samples = json!([[1.0, 1 << 20, 30], [2.0, 3 << 20, 31]]);
+        let page = page(&json!({"found": {"samples": samples}}));
+        assert_eq!(page.matches("<polyline").count(), 2);
+        assert!(
+            page.contains("memory, MiB") && page.contains(">3.0<"),
+            "{page}"
+        );
+    }
 
     #[test]
     fn what_is_left_behind_fails() {

@@ -1,13 +1,12 @@
 //! `cargo xtask bench transfer`: arrays from worker to worker and from worker to client, stock and native workers in turns, both on our
 //! scheduler, so that it is the workers that differ.
 
-use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use super::{median, turns};
+use super::{report, turns};
 use crate::envs;
 use crate::process::Interrupt;
 use crate::releases::Release;
@@ -31,7 +30,7 @@ pub(crate) struct Options {
     profile: Profile,
 }
 
-/// Measures, prints medians, writes JSON.
+/// Measures, prints medians, writes JSON and HTML.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let scheduler = workspace::build_scheduler(options.profile)?;
@@ -65,19 +64,47 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 &interrupt,
                 &plan.folder,
             )?;
-            println!("pair {} {:<6} {figures}", pair + 1, kind.name());
+            println!(
+                "transfer: pair {} of {}, {} {figures}",
+                pair + 1,
+                options.pairs,
+                kind.name()
+            );
             results.insert(kind.name().to_owned(), figures);
         }
         pairs.push(Value::Object(results));
     }
     print_medians(&pairs, options);
+    let machine = report::machine();
+    let rows: Vec<_> = figures(&options.bytes)
+        .iter()
+        .map(|(about, text, path, _)| report::row(about, text, &pairs, path))
+        .collect();
+    let page = report::page::bars("transfer", &machine, &rows);
+    let release = options.release.version();
     let record = json!({
-        "bench": "transfer", "release": options.release.version(), "machine": super::report::machine(), "pairs": pairs,
+        "bench": "transfer", "release": release, "machine": machine, "pairs": pairs,
     });
-    let out = folder.join(format!("transfer-{}.json", options.release.version()));
-    fs::write(&out, serde_json::to_string_pretty(&record)?)?;
-    println!("written: {}", out.display());
-    Ok(())
+    report::write(&folder, &format!("transfer-{release}"), &record, &page)
+}
+
+/// What was moved, the figure, the name of the figure in what the client prints, and whether more is better.
+fn figures(bytes: &[u64]) -> Vec<(String, &'static str, String, bool)> {
+    let mut all = Vec::new();
+    for to in ["worker", "client"] {
+        for bytes in bytes {
+            for (name, text, more_is_better) in [
+                ("mb_per_s", "MB/s", true),
+                ("cpu_s_per_gb", "CPU of both ends, s/GB", false),
+                ("cold_mb_per_s", "the first, MB/s", true),
+                ("cold_cpu_s_per_gb", "the first, CPU, s/GB", false),
+            ] {
+                let path = format!("/to_{to}_{bytes}_{name}");
+                all.push((format!("{bytes} B to {to}"), text, path, more_is_better));
+            }
+        }
+    }
+    all
 }
 
 fn print_medians(pairs: &[Value], options: &Options) {
@@ -90,35 +117,9 @@ fn print_medians(pairs: &[Value], options: &Options) {
         "native",
         "better by"
     );
-    for to in ["worker", "client"] {
-        for bytes in &options.bytes {
-            for (name, text, more_is_better) in [
-                ("mb_per_s", "MB/s", true),
-                ("cpu_s_per_gb", "CPU of both ends, s/GB", false),
-                ("cold_mb_per_s", "the first, MB/s", true),
-                ("cold_cpu_s_per_gb", "the first, CPU, s/GB", false),
-            ] {
-                let field = format!("to_{to}_{bytes}_{name}");
-                let of = |kind: Kind| -> Vec<f64> {
-                    let runs = pairs.iter().filter_map(|pair| pair.get(kind.name()));
-                    runs.filter_map(|run| run.get(&field)?.as_f64()).collect()
-                };
-                let (stock, native) = (of(Kind::Stock), of(Kind::Native));
-                let ratios = stock.iter().zip(&native).map(|(stock, native)| {
-                    if more_is_better {
-                        native / stock
-                    } else {
-                        stock / native
-                    }
-                });
-                println!(
-                    "{:<44} {:>10.2} {:>10.2} {:>9.1}×",
-                    format!("{bytes} B to {to}, {text}"),
-                    median(stock.clone()),
-                    median(native.clone()),
-                    median(ratios.collect())
-                );
-            }
-        }
+    for (about, text, path, more_is_better) in figures(&options.bytes) {
+        let [stock, native, ratio, ..] = report::summary(pairs, &path, more_is_better);
+        let text = format!("{about}, {text}");
+        println!("{text:<44} {stock:>10.2} {native:>10.2} {ratio:>9.1}×");
     }
 }

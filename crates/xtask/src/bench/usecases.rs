@@ -1,13 +1,13 @@
 //! `cargo xtask bench usecases`: graphs of real collections by a stock client, on a stock cluster and on ours in turns. Whether
 //! our scheduler places worse shows here: makespan and bytes moved.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use super::report::page::Row;
 use super::{report, turns};
 use crate::envs;
 use crate::process::Interrupt;
@@ -41,25 +41,28 @@ pub(crate) struct Options {
     profile: Profile,
 }
 
-/// The figures of a case, in the order they are printed. All of them are better when smaller.
-const FIGURES: [(&str, &str); 5] = [
+/// The figures of a case, in the order they are printed: a path, and how it is shown. All of them are better when smaller.
+const FIGURES: [(&str, &str); 7] = [
     ("makespan_s", "makespan, s"),
     ("scheduler_cpu_s", "scheduler CPU, s"),
     ("workers_cpu_s", "workers' CPU, s"),
     ("client_cpu_s", "client CPU, s"),
     ("moved_mb", "moved between workers, MB"),
+    ("ping_ms/p99", "ping meanwhile, p99, ms"),
+    ("ping_ms/max", "ping meanwhile, worst, ms"),
 ];
 
 struct Bench<'a> {
     options: &'a Options,
     scheduler: PathBuf,
     worker: Option<PathBuf>,
+    load: PathBuf,
     python: PathBuf,
     folder: PathBuf,
     interrupt: Interrupt,
 }
 
-/// Measures, prints medians, writes JSON.
+/// Measures, prints medians, writes JSON and HTML.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let bench = Bench {
@@ -69,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             true => Some(workspace::build_worker(options.profile)?),
             false => None,
         },
+        load: workspace::build_load(options.profile)?,
         python: envs::ensure(options.release.environment())?,
         folder: workspace::target_dir().join("bench"),
         interrupt,
@@ -87,14 +91,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         pairs.push(Value::Object(figures));
     }
     print(&pairs);
+    let machine = report::machine();
+    let rows: Vec<_> = cases(&pairs).flat_map(|case| rows(&pairs, case)).collect();
+    let page = report::page::bars("usecases", &machine, &rows);
     let record = json!({
         "bench": "usecases", "release": options.release.version(), "native_workers": options.native_workers,
-        "machine": report::machine(), "pairs": pairs,
+        "machine": machine, "pairs": pairs,
     });
-    let out = bench.folder.join("usecases.json");
-    fs::write(&out, serde_json::to_string_pretty(&record)?)?;
-    println!("written: {}", out.display());
-    Ok(())
+    report::write(&bench.folder, "usecases", &record, &page)
 }
 
 impl Bench<'_> {
@@ -115,6 +119,7 @@ impl Bench<'_> {
         command.arg(workspace::root().join("benches/usecases.py"));
         let scheduler = cluster.scheduler_id().to_string();
         command.args([&cluster.address, &scheduler, &turns::worker_ids(&cluster)]);
+        command.arg(&self.load);
         match self.options.quick {
             true => command.args(QUICK),
             false => command.args(&self.options.cases),
@@ -129,11 +134,21 @@ impl Bench<'_> {
     }
 }
 
-fn print(pairs: &[Value]) {
+/// Names of the cases that were measured.
+fn cases(pairs: &[Value]) -> impl Iterator<Item = &String> {
     let cases = pairs
         .first()
         .and_then(|pair| pair.get(Kind::Stock.name())?.as_object());
-    for case in cases.into_iter().flatten().map(|(name, _)| name) {
+    cases.into_iter().flatten().map(|(name, _)| name)
+}
+
+fn rows(pairs: &[Value], case: &str) -> Vec<Row> {
+    let row = |(name, text)| report::row(case, text, pairs, &format!("/{case}/{name}"));
+    FIGURES.map(row).into()
+}
+
+fn print(pairs: &[Value]) {
+    for case in cases(pairs) {
         println!(
             "\n{case:<34} {:>10} {:>10} {:>10} {:>15}",
             "stock", "native", "better by", "spread"
@@ -141,10 +156,23 @@ fn print(pairs: &[Value]) {
         for (name, text) in FIGURES {
             let path = format!("/{case}/{name}");
             let [stock, native, ratio, least, most] = report::summary(pairs, &path, false);
+            if !ratio.is_finite() {
+                // Not counted by one of them, or nothing to divide by.
+                println!("  {text:<32} {} {}", known(stock), known(native));
+                continue;
+            }
             println!(
                 "  {text:<32} {stock:>10.2} {native:>10.2} {ratio:>9.1}× {least:>6.1} – {most:>5.1}×"
             );
         }
     }
     println!();
+}
+
+/// A figure, or a dash where it was not measured.
+fn known(figure: f64) -> String {
+    match figure.is_nan() {
+        true => format!("{:>10}", "–"),
+        false => format!("{figure:>10.2}"),
+    }
 }

@@ -34,35 +34,55 @@ fn which<T>(
     key: impl Fn(&T) -> &Key,
     dependencies: impl Fn(&T) -> &[Key],
 ) -> Vec<bool> {
-    let index: HashMap<&Key, usize> = tasks.iter().enumerate().map(|(i, t)| (key(t), i)).collect();
-    reachable(tasks.len(), &index, wanted, |i| {
-        tasks.get(i).map_or(&[], &dependencies)
-    })
-}
-
-/// Which of `count` tasks `wanted` needs. `index` gives the number of a key's task; keys without
-/// one belong to other graphs.
-fn reachable<'a>(
-    count: usize,
-    index: &HashMap<&Key, usize>,
-    wanted: &[Key],
-    dependencies: impl Fn(usize) -> &'a [Key],
-) -> Vec<bool> {
-    let mut keep = vec![false; count];
-    let mut stack: Vec<usize> = wanted
-        .iter()
-        .filter_map(|key| index.get(key).copied())
-        .collect();
-    while let Some(i) = stack.pop() {
-        match keep.get_mut(i) {
+    let mut index = Index {
+        tasks,
+        key,
+        places: HashMap::new(),
+        next: 0,
+    };
+    let mut keep = vec![false; tasks.len()];
+    let mut stack: Vec<usize> = index.places_of(wanted).collect();
+    while let Some(at) = stack.pop() {
+        match keep.get_mut(at) {
             Some(kept) if !*kept => *kept = true,
             _ => continue,
         }
-        stack.extend(
-            dependencies(i)
-                .iter()
-                .filter_map(|key| index.get(key).copied()),
-        );
+        let below = tasks.get(at).map_or(&[][..], &dependencies);
+        stack.extend(index.places_of(below));
     }
     keep
+}
+
+/// Finds the tasks of keys.
+struct Index<'a, T, K> {
+    tasks: &'a [T],
+    key: K,
+    /// Filled when first needed.
+    places: HashMap<&'a Key, usize>,
+    /// The task behind the one that was found last: keys often come in the order of the tasks, and need no look-up
+    /// then.
+    next: usize,
+}
+
+impl<'a, T, K: Fn(&T) -> &Key> Index<'a, T, K> {
+    /// Where the tasks of these keys are. Keys without a task belong to other graphs.
+    fn places_of(&mut self, keys: &[Key]) -> impl Iterator<Item = usize> {
+        keys.iter().filter_map(|key| self.place_of(key))
+    }
+
+    fn place_of(&mut self, key: &Key) -> Option<usize> {
+        let next = self.tasks.get(self.next);
+        let place = match next {
+            Some(task) if (self.key)(task) == key => self.next,
+            _ => {
+                if self.places.is_empty() {
+                    let places = self.tasks.iter().enumerate();
+                    self.places = places.map(|(at, task)| ((self.key)(task), at)).collect();
+                }
+                *self.places.get(key)?
+            }
+        };
+        self.next = place + 1;
+        Some(place)
+    }
 }

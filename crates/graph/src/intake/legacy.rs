@@ -13,6 +13,7 @@ use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
 use crate::pickle::plain::to_key;
 use crate::pickle::walker::Limits;
 
+use super::names::Names;
 use super::parse::{MAX_DEPTH, References, as_node, gather};
 use super::spec::{GraphNode, KeySet, Maker, Parsed, graph_node};
 use super::writer::TaskWriter;
@@ -49,9 +50,10 @@ pub(super) fn convert_graph(
         keys.push(to_key(arena, key).ok_or_else(|| Stop::python("key of unknown type"))?);
     }
     let nodes = items.iter().map(|&(node, _)| node);
-    maker.names = keys.iter().cloned().zip(nodes).collect();
+    maker.names = Names::new(keys.iter().cloned().zip(nodes));
+    let unique = maker.names.len() == keys.len();
     let mut converter = Converter { references };
-    let mut index: HashMap<&Key, usize> = HashMap::with_capacity(keys.len());
+    let mut index: HashMap<&Key, usize> = HashMap::new();
     let mut tasks: Vec<SplitTask> = Vec::with_capacity(keys.len());
     let mark = arena.mark();
     for (key, &(key_node, value)) in keys.iter().zip(items) {
@@ -75,6 +77,10 @@ pub(super) fn convert_graph(
             dependencies: parsed.dependencies,
             kind,
         };
+        if unique {
+            tasks.push(task);
+            continue;
+        }
         // As in a dict, the last value of a key counts, in the place of the first.
         match index.get(key).and_then(|&i| tasks.get_mut(i)) {
             Some(earlier) => *earlier = task,
@@ -220,12 +226,7 @@ impl Converter {
 }
 
 /// The key of the graph that a value refers to.
-fn reference(
-    arena: &Arena,
-    names: &HashMap<Key, NodeId>,
-    node: NodeId,
-    kind: Kind,
-) -> Result<Option<Key>, Stop> {
+fn reference(arena: &Arena, names: &Names, node: NodeId, kind: Kind) -> Result<Option<Key>, Stop> {
     match kind {
         Kind::Str(_) | Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {}
         Kind::Tuple(run) => {
@@ -234,15 +235,13 @@ fn reference(
                 .children(run)
                 .iter()
                 .any(|&item| matches!(arena.kind(item), Kind::Reduce { .. } | Kind::NewObj { .. }));
-            let same_length =
-                |key: &Key| matches!(key, Key::Tuple(items) if items.len() == run.len as usize);
-            if odd && names.keys().any(same_length) {
+            if odd && names.has_tuple_of(run.len as usize) {
                 return Err(Stop::python("tuple that may or may not be a key"));
             }
         }
         _ => return Ok(None),
     }
-    Ok(to_key(arena, node).filter(|key| names.contains_key(key)))
+    Ok(names.meant_by(arena, node))
 }
 
 fn known(items: Option<Vec<NodeId>>) -> Result<Vec<NodeId>, Stop> {

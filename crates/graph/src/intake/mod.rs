@@ -12,6 +12,7 @@ pub mod expr;
 mod hlg;
 mod legacy;
 mod map_expr;
+mod names;
 pub mod packed;
 mod parse;
 mod spec;

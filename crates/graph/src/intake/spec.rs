@@ -4,13 +4,13 @@
 //! order; containers (`List`, `Tuple`, `Set`, `Dict`) likewise with two slots more; `Alias`,
 //! `DataNode` and `TaskRef` as calls.
 
-use hashbrown::HashMap;
 use oxidask_key::Key;
 
 use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
 use crate::pickle::plain::to_key;
 
 use super::Stop;
+use super::names::Names;
 
 pub(super) const MODULE: &str = "dask._task_spec";
 
@@ -158,7 +158,7 @@ impl Parsed {
 pub(super) struct Maker {
     /// Nodes of keys that need not be made: a task names each of its dependencies several times, and says
     /// the text once if these are one node.
-    pub(super) names: HashMap<Key, NodeId>,
+    pub(super) names: Names,
     task: NodeId,
     empty_tuple: NodeId,
     alias: Option<NodeId>,
@@ -174,7 +174,7 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) fn new(arena: &mut Arena) -> Self {
         Self {
-            names: HashMap::new(),
+            names: Names::default(),
             task: arena.add_global(MODULE, "Task"),
             empty_tuple: arena.add_tuple(&[]),
             alias: None,
@@ -321,8 +321,8 @@ impl Maker {
     }
 
     fn frozen_keys(&self, arena: &mut Arena, keys: &[Key]) -> NodeId {
-        let node = |key: &Key| match self.names.get(key) {
-            Some(node) => *node,
+        let node = |key: &Key| match self.names.node(key) {
+            Some(node) => node,
             None => key_node(arena, key),
         };
         let nodes: Vec<NodeId> = keys.iter().map(node).collect();

@@ -606,11 +606,12 @@ impl Machine {
 
     /// A little-endian unsigned integer of 1 to 8 bytes.
     fn uint(&mut self, width: usize) -> Result_<u64> {
+        let mut raw = [0; 8];
         let bytes = self.take(width)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+        for (to, from) in raw.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Ok(u64::from_le_bytes(raw))
     }
 
     fn take(&mut self, len: usize) -> Result_<&[u8]> {

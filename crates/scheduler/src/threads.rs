@@ -88,7 +88,7 @@ mod tests {
     fn a_stream_goes_on_where_it_was_left_on_threads_of_its_own() {
         let threads = Threads::start().expect("threads");
         let streams = threads.streams();
-        let (heard, hears) = std::sync::mpsc::channel();
+        let (heard, hears) = std::sync::mpsc::sync_channel(1);
         threads.front.block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
             let listener = listener.expect("a port");

@@ -202,7 +202,8 @@ impl Server {
         // However it ends, also when this connection's task is dropped.
         let _sent = Sent(&self.handle, id);
         let serializers = request.serializers.clone();
-        let names: Vec<Key> = held.iter().map(|(key, _)| key.clone()).collect();
+        // Before they may be let go of, which can be while they are on their way.
+        let sizes = self.handle.sizes(held.iter().map(|(key, _)| key));
         let data = self.in_memory(held).await;
         let Ok(Some(frames)) = self.interpreter.dump(data, serializers).await else {
             let error = Exception::runtime_error("the data can not be serialised");
@@ -215,13 +216,13 @@ impl Server {
             let answer = acknowledged(connection, &Message::from_value(&offer.to_value())).await?;
             drop(offer);
             if answer.value()?.as_str() == Some("OK") {
-                self.handle.sent(who, start, names);
+                self.handle.sent(who, start, sizes);
                 return Ok(Answer::Said);
             }
         }
         let message = Message::from_frames(frames.into_iter())?;
         acknowledged(connection, &message).await?;
-        self.handle.sent(who, start, names);
+        self.handle.sent(who, start, sizes);
         Ok(Answer::Said)
     }
 

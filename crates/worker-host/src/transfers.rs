@@ -100,7 +100,7 @@ impl Transfers {
     }
 
     /// Bytes sent so far.
-    pub(crate) fn outgoing_bytes(&self) -> u64 {
+    pub fn outgoing_bytes(&self) -> u64 {
         self.0.lock().outgoing_bytes
     }
 
@@ -158,17 +158,19 @@ impl Handle {
         self.send(Input::Moved(moved));
     }
 
-    /// Data was sent to a caller, beginning at `start`.
-    pub(crate) fn sent(&self, who: Option<&str>, start: f64, keys: Vec<Key>) {
-        let size = |key: Key| {
-            let nbytes = self.store().nbytes(&key).unwrap_or(0);
-            (key, nbytes)
-        };
+    /// Sizes in bytes of data that is here.
+    pub(crate) fn sizes<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> Vec<(Key, u64)> {
+        let size = |key: &Key| (key.clone(), self.store().nbytes(key).unwrap_or(0));
+        keys.map(size).collect()
+    }
+
+    /// Data was sent to a caller, beginning at `start`; `keys` with their sizes in bytes.
+    pub(crate) fn sent(&self, who: Option<&str>, start: f64, keys: Vec<(Key, u64)>) {
         let moved = Moved {
             who: who.unwrap_or_default().into(),
             start,
             stop: now().0,
-            keys: keys.into_iter().map(size).collect(),
+            keys,
         };
         let seconds = moved.stop - moved.start;
         self.digests()

@@ -325,6 +325,11 @@ impl Native {
         Ok((log(py, &incoming)?, log(py, &outgoing)?))
     }
 
+    /// Bytes of results that other workers and clients have fetched so far.
+    fn outgoing_bytes(&self) -> u64 {
+        self.handle.transfers().outgoing_bytes()
+    }
+
     /// Makes the worker leave. `nanny`: it leaves for good, so that its nanny ends as well.
     #[pyo3(signature = (reason, nanny = true))]
     fn close(&self, reason: &str, nanny: bool) {

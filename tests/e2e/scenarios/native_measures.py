@@ -92,6 +92,15 @@ def shows_transfers(client, ours, other):
     assert [step["source"] for step in transfers] == [other], steps[total.key]
     log = client.run(lambda dask_worker: list(dask_worker.incoming_transfer_log), workers=[ours])[ours]
     assert log[-1]["who"] == other and log[-1]["keys"] == {data.key: 8_000_000}, log
+    data = client.submit(np.ones, 1_000_000, workers=[ours], pure=False)
+    assert client.submit(np.sum, data, workers=[other], pure=False).result(timeout=30) == 1_000_000
+
+    def sent(dask_worker):
+        total = dask_worker.transfer_outgoing_bytes_total
+        return total, dask_worker.transfer_outgoing_bytes, dask_worker.transfer_outgoing_count
+
+    # The client has fetched a number.
+    until(lambda: client.run(sent, workers=[ours])[ours] == (8_000_032, 0, 0))
     recent = client.run(lambda dask_worker: dask_worker.get_monitor_info(recent=True), workers=[ours])[ours]
     assert "range_query" in recent
 

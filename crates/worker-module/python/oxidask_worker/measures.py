@@ -70,6 +70,13 @@ class Measures:
 
     incoming_transfer_count = property(lambda self: len(self.native.transfers()[0]))
     outgoing_transfer_count = property(lambda self: len(self.native.transfers()[1]))
+    transfer_outgoing_bytes_total = property(lambda self: self.native.outgoing_bytes())
+    transfer_outgoing_bytes = property(lambda self: self._figure("transfer_outgoing_bytes"))
+    transfer_outgoing_count = property(lambda self: self._figure("transfer_outgoing_count"))
+    transfer_outgoing_count_total = property(lambda self: self._figure("transfer_outgoing_count_total"))
+
+    def _figure(self, name):
+        return (self.native.views().state() or {}).get(name, 0)
 
     @functools.cached_property
     def monitor(self):

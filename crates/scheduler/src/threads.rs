@@ -1,4 +1,4 @@
-//! The threads that serve connections, in two groups: the streams of workers have threads of their own, so that a
+//! The threads that serve connections, in two groups: the streams of many workers have threads of their own, so that a
 //! question, a heartbeat or a client never queues behind thousands of messages of workers. (The thread of the core is
 //! in [`crate::core_thread`].)
 
@@ -7,6 +7,10 @@ use std::io;
 
 use oxidask_wire::Connection;
 use tokio::runtime::{Builder, Handle, Runtime};
+
+/// The streams of the first workers are served where they were accepted: a few messages hold up nobody, and threads that
+/// wake each other cost more than they do.
+const FEW_WORKERS: usize = 32;
 
 /// Both groups.
 pub(crate) struct Threads {
@@ -56,15 +60,17 @@ fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
 pub struct Streams(Option<Handle>);
 
 impl Streams {
-    /// Serves a connection there if it can be moved: if it is plain TCP.
+    /// Serves a connection there if there are many `workers` and it can be moved: if it is plain TCP.
     pub(crate) async fn serve<F>(
         &self,
+        workers: usize,
         connection: Connection,
         serve: impl FnOnce(Connection) -> F + Send + 'static,
     ) where
         F: Future<Output = ()> + Send,
     {
-        let Some(threads) = self.0.as_ref().filter(|_| connection.is_adoptable()) else {
+        let moves = workers >= FEW_WORKERS && connection.is_adoptable();
+        let Some(threads) = self.0.as_ref().filter(|_| moves) else {
             return serve(connection).await;
         };
         let served = threads.spawn(async move {
@@ -109,7 +115,7 @@ mod tests {
             let mut accepted = accepted.expect("a connection");
             let first = accepted.read().await.expect("a message").value();
             assert_eq!(first.expect("readable"), Value::from("before"));
-            let served = streams.serve(accepted, |mut connection| async move {
+            let served = streams.serve(FEW_WORKERS, accepted, |mut connection| async move {
                 let second = connection.read().await.expect("a message");
                 let thread = std::thread::current().name().map(str::to_owned);
                 heard.send((second.value().ok(), thread)).expect("heard");

@@ -102,12 +102,12 @@ pub async fn serve(context: Arc<Context>, mut connection: Connection, peer: Sock
 /// Serves a stream to its end.
 async fn take_over(stream: Stream, context: Arc<Context>, call: Call, connection: Connection) {
     if matches!(stream, Stream::Worker) {
-        let streams = context.streams.clone();
+        let (streams, workers) = (context.streams.clone(), context.workers.len());
         let serve = |connection: Connection| {
             let (reader, writer) = connection.split();
             worker::run(context, call, reader, writer)
         };
-        return streams.serve(connection, serve).await;
+        return streams.serve(workers, connection, serve).await;
     }
     let (reader, writer) = connection.split();
     match stream {

@@ -225,16 +225,7 @@ pub async fn start(
     let mut rpc = RpcTable::default();
     handlers::register(&mut rpc);
     let python = PythonService::new(&config);
-    let mut extensions = Extensions::new(&config);
-    extensions.all.push(Arc::clone(&python) as _);
-    extensions.all.push(Arc::new(TaskStream::new(&config)));
-    let watchdog = Arc::<Watchdog>::default();
-    extensions.all.push(Arc::clone(&watchdog) as _);
-    let watch = Arc::<http::Watch>::default();
-    extensions.all.push(Arc::clone(&watch) as _);
-    for extension in &extensions.all {
-        Arc::clone(extension).register(&mut rpc);
-    }
+    let (extensions, watchdog, watch) = extensions(&config, &python, &mut rpc);
     let peers = PeerPool::new(
         Arc::clone(&workers),
         settings.connect_timeout,
@@ -303,6 +294,25 @@ pub async fn start(
         tasks,
         scheduler_file,
     })
+}
+
+/// All extensions, their ops in the table.
+fn extensions(
+    config: &Config,
+    python: &Arc<PythonService>,
+    rpc: &mut RpcTable,
+) -> (Extensions, Arc<Watchdog>, Arc<http::Watch>) {
+    let mut extensions = Extensions::new(config);
+    extensions.all.push(Arc::clone(python) as _);
+    extensions.all.push(Arc::new(TaskStream::new(config)));
+    let watchdog = Arc::<Watchdog>::default();
+    extensions.all.push(Arc::clone(&watchdog) as _);
+    let watch = Arc::<http::Watch>::default();
+    extensions.all.push(Arc::clone(&watch) as _);
+    for extension in &extensions.all {
+        Arc::clone(extension).register(rpc);
+    }
+    (extensions, watchdog, watch)
 }
 
 /// Takes connections at every port.

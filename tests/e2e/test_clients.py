@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from harness.cluster import free_port
+from harness.processes import resident_mib
 from harness.releases import RELEASES
 
 
@@ -46,6 +47,27 @@ def test_small_computations_go_on_during_a_large_graph(cluster):
     assert call.told() == "submitting"
     small.run("clients.small_ones", cluster.address, timeout=120)
     call.result(timeout=150)
+
+
+@pytest.mark.parametrize("limit", [None, "20MiB"])
+def test_a_client_that_stops_reading(new_cluster, limit):
+    """It holds up nobody, and gets what it missed; or, when too much waits for it, is given up and may come back."""
+    environment = {} if limit is None else {"DASK_OXIDASK__COMM__MAX_QUEUED_BYTES": limit}
+    cluster = new_cluster("2026.8.0", workers=1, environment=environment)
+    slow, other = cluster.peer(), cluster.peer()
+    count = 100
+    call = slow.start("clients.hears_a_topic", cluster.address, 0 if limit else count)
+    assert call.told() == "subscribed"
+    slow.process.signal(signal.SIGSTOP)
+    before = resident_mib(cluster.scheduler.pid)
+    assert other.run("clients.logs_much", cluster.address, count, 1_000_000) < 5
+    grown = resident_mib(cluster.scheduler.pid) - before
+    slow.process.signal(signal.SIGCONT)
+    call.go_on()
+    assert call.result(timeout=60) == 2
+    assert ("is given up: it does not read" in cluster.scheduler.text()) == bool(limit)
+    # What everybody may ask for again (64 MiB), what waits, what is being written, and room for the allocator.
+    assert grown < (200 if limit else 400), f"{grown} MiB"
 
 
 def test_clients_are_told_of_the_end(new_cluster, release):

@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from harness.processes import resident_mib
 from harness.waiting import wait_for
 
 # A frame count, then 8-byte lengths, then frames: the framing of releases before 2021.
@@ -55,11 +56,6 @@ def send(address, data, linger=0.5):
                 pass
         except OSError:
             pass
-
-
-def resident_mib(pid):
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @pytest.mark.parametrize("release", ["2.30.1", "2026.8.0"])

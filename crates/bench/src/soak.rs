@@ -1,5 +1,5 @@
 //! Suite `soak`: clients come, submit, wait or vanish, and workers are replaced, for a long time. What the scheduler holds
-//! at the end is compared with what it held after the first sixth.
+//! in the last sixth of the time is compared with what it held in the second.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,14 +91,15 @@ pub(crate) async fn run(target: &Target, options: &Options) -> Result<Value> {
     clients.shutdown().await;
     let left = settled(target, &graphs).await?;
     let ping = ping.stop()?;
-    let at = |share: f64| {
-        let last = samples.len().saturating_sub(1);
-        let from = ((last as f64 * share) as usize).min(last);
-        // The largest of a twentieth of the time, since the load comes in waves.
-        let some = samples.iter().skip(from).take((samples.len() / 20).max(3));
-        some.map(|&(_, resident, _)| resident).max().unwrap_or(0)
+    // The load comes in waves: the middle of what a sixth of the time has shown.
+    let of_sixth = |number: usize| {
+        let sixth = (samples.len() / 6).max(1);
+        let some = samples.iter().skip(number * sixth).take(sixth);
+        let mut some: Vec<u64> = some.map(|&(_, resident, _)| resident).collect();
+        some.sort_unstable();
+        some.get(some.len() / 2).copied().unwrap_or(0)
     };
-    let (early, late) = (at(1.0 / 6.0), at(0.95));
+    let (early, late) = (of_sixth(1), of_sixth(5));
     let rest = Usage::of(target.pid).resident;
     let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
     Ok(json!({

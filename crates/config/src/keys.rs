@@ -248,6 +248,7 @@ pub const KEYS: &[KeyDecl] = &[
     key("oxidask.comm.silent-peer-framing", K::Word(&["f1", "f2"]), D::Str("f2"), "oxidask", "framing for addresses never heard of: f1 up to 2021.11, f2 from then on"),
     key("oxidask.comm.older-port", K::OptCount, D::None, "oxidask", "a second port, on which silent peers are greeted as releases up to 2021.02.0"),
     key("oxidask.comm.max-message-bytes", K::Bytes, D::Str("16GiB"), "oxidask", "larger messages close their connection"),
+    key("oxidask.comm.max-queued-bytes", K::Bytes, D::Str("1GiB"), "oxidask", "a peer for which more waits, since it does not read, is given up"),
     key("oxidask.comm.max-frames", K::Count, D::Int(1_000_000), "oxidask", "messages of more frames close their connection"),
     key("oxidask.scheduler.record", K::OptText, D::None, "oxidask", "file that gets a recording of the scheduler's events"),
     key("oxidask.scheduler.record-max-bytes", K::Bytes, D::Str("8GiB"), "oxidask", "the recording ends when it is so long"),

@@ -44,6 +44,7 @@ pub mod traffic;
 pub mod versions;
 pub mod views;
 pub mod watchdog;
+pub mod weight;
 pub mod workers;
 
 pub use oxidask_logging as logging;

@@ -1,22 +1,22 @@
 //! The queue in front of a peer's stream: what the core and the handlers want to tell it.
 //!
-//! Unbounded in principle, as a scheduler cannot drop messages, but a peer that does not read while
-//! [`MAX_QUEUED_MESSAGES`] wait is given up: its queue is closed, which ends its session.
+//! A scheduler cannot drop messages, and whoever has something to tell never waits for a peer. So a peer that does not
+//! read while more waits for it than `oxidask.comm.max-queued-bytes` is given up: what would come after that is
+//! dropped, and its session ends ([`OutboxReader::overrun`]), with all that waits. It may come back as a new one.
 //!
 //! A peer's requests have connections of their own. Where it matters to the peer whether it reads an
 //! answer or its stream first, a [`Checkpoint`] keeps the two in order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oxidask_scheduler_core::effect::{ClientMsg, WorkerMsg};
 use oxidask_wire::value::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// Messages that may wait for one peer.
-pub const MAX_QUEUED_MESSAGES: usize = 20_000_000;
+use crate::weight::Weigh;
 
 /// How long a [`Checkpoint`] can hold a stream up: who holds it may itself wait for a peer that does
 /// not read.
@@ -82,14 +82,39 @@ impl Checkpoint {
 #[derive(Debug)]
 pub struct Outbox<M> {
     queue: mpsc::UnboundedSender<Queued<M>>,
-    queued: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
+
+/// What waits.
+#[derive(Debug)]
+struct Load {
+    messages: AtomicUsize,
+    /// Roughly.
+    bytes: AtomicUsize,
+    limit: usize,
+    is_overrun: AtomicBool,
+    overrun: Notify,
+}
+
+impl<M: Weigh> Outgoing<M> {
+    /// Messages, and their bytes.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Core(messages) => {
+                let bytes = messages.iter().map(Weigh::weight).sum();
+                (messages.len(), bytes)
+            }
+            Self::Message(message) => (1, message.weight()),
+            Self::Close => (0, 0),
+        }
+    }
 }
 
 impl<M> Clone for Outbox<M> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
-            queued: Arc::clone(&self.queued),
+            load: Arc::clone(&self.load),
         }
     }
 }
@@ -98,7 +123,7 @@ impl<M> Clone for Outbox<M> {
 #[derive(Debug)]
 pub struct OutboxReader<M> {
     queue: mpsc::UnboundedReceiver<Queued<M>>,
-    queued: Arc<AtomicUsize>,
+    load: Arc<Load>,
     /// A checkpoint that was come to.
     barrier: Option<Barrier>,
 }
@@ -108,33 +133,38 @@ pub type WorkerOutbox = Outbox<WorkerMsg>;
 /// Messages to a client.
 pub type ClientOutbox = Outbox<ClientMsg>;
 
-/// A new queue.
-pub fn outbox<M>() -> (Outbox<M>, OutboxReader<M>) {
+/// A new queue, of `limit` bytes.
+pub fn outbox<M>(limit: usize) -> (Outbox<M>, OutboxReader<M>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let queued = Arc::<AtomicUsize>::default();
+    let load = Arc::new(Load {
+        messages: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
+        limit,
+        is_overrun: AtomicBool::new(false),
+        overrun: Notify::new(),
+    });
     (
         Outbox {
             queue: sender,
-            queued: Arc::clone(&queued),
+            load: Arc::clone(&load),
         },
         OutboxReader {
             queue: receiver,
-            queued,
+            load,
             barrier: None,
         },
     )
 }
 
-impl<M> Outbox<M> {
+impl<M: Weigh> Outbox<M> {
     /// Queues messages of the core. Ignored when the session has ended.
     pub fn send_core(&self, messages: Vec<M>) {
-        let count = messages.len();
-        self.push(count, Outgoing::Core(messages));
+        self.push(Outgoing::Core(messages));
     }
 
     /// Queues one composed message. Ignored when the session has ended.
     pub fn send_message(&self, message: Value) {
-        self.push(1, Outgoing::Message(Box::new(message)));
+        self.push(Outgoing::Message(Box::new(message)));
     }
 
     /// Asks the session to write what is queued and to end.
@@ -162,7 +192,7 @@ impl<M> Outbox<M> {
 
     /// Messages that wait to be written.
     pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
+        self.load.messages.load(Ordering::Relaxed)
     }
 
     /// Whether the session has ended.
@@ -170,17 +200,30 @@ impl<M> Outbox<M> {
         self.queue.is_closed()
     }
 
-    fn push(&self, count: usize, item: Outgoing<M>) {
-        let queued = self.queued.fetch_add(count, Ordering::Relaxed);
-        if queued > MAX_QUEUED_MESSAGES {
-            let _ = self.queue.send(Queued::Item(Outgoing::Close));
+    fn push(&self, item: Outgoing<M>) {
+        let load = &self.load;
+        if load.is_overrun.load(Ordering::Relaxed) {
+            return;
+        }
+        let (messages, bytes) = item.size();
+        let waiting = load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        load.messages.fetch_add(messages, Ordering::Relaxed);
+        // One message alone may be larger.
+        if waiting > load.limit {
+            load.is_overrun.store(true, Ordering::Relaxed);
+            load.overrun.notify_one();
             return;
         }
         let _ = self.queue.send(Queued::Item(item));
     }
 }
 
-impl<M> OutboxReader<M> {
+impl<M: Weigh> OutboxReader<M> {
+    /// Resolves when more waits than may: messages were dropped, and the session has to end.
+    pub async fn overrun(&self) {
+        self.load.overrun.notified().await;
+    }
+
     /// The next item; waits for it. Nothing when every sender is gone.
     ///
     /// To ask for it says that all earlier ones were written. Can be given up and asked again.
@@ -212,12 +255,9 @@ impl<M> OutboxReader<M> {
     }
 
     fn taken(&self, item: Outgoing<M>) -> Outgoing<M> {
-        let count = match &item {
-            Outgoing::Core(messages) => messages.len(),
-            Outgoing::Message(_) => 1,
-            Outgoing::Close => 0,
-        };
-        self.queued.fetch_sub(count, Ordering::Relaxed);
+        let (messages, bytes) = item.size();
+        self.load.messages.fetch_sub(messages, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(bytes, Ordering::Relaxed);
         item
     }
 }
@@ -225,6 +265,8 @@ impl<M> OutboxReader<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMIT: usize = 1 << 20;
 
     fn op(item: Option<Outgoing<ClientMsg>>) -> Option<String> {
         match item {
@@ -235,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_a_checkpoint_waits_for_it() {
-        let (sender, mut reader) = outbox::<ClientMsg>();
+        let (sender, mut reader) = outbox::<ClientMsg>(LIMIT);
         sender.send_message("before".into());
         let checkpoint = sender.checkpoint();
         sender.send_message("after".into());
@@ -251,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_checkpoint_is_reached_when_what_came_before_was_written() {
-        let (sender, mut reader) = outbox::<ClientMsg>();
+        let (sender, mut reader) = outbox::<ClientMsg>(LIMIT);
         sender.send_message("before".into());
         let waiting = tokio::spawn(sender.checkpoint().reached());
         assert_eq!(op(reader.next().await).as_deref(), Some("before"));
@@ -265,7 +307,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_holds_a_stream_up_for_long() {
-        let (sender, mut reader) = outbox::<ClientMsg>();
+        let (sender, mut reader) = outbox::<ClientMsg>(LIMIT);
         let _checkpoint = sender.checkpoint();
         sender.send_message("after".into());
         let begin = Instant::now();
@@ -277,8 +319,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn more_than_may_wait_ends_the_session() {
+        let (sender, mut reader) = outbox::<ClientMsg>(10_000);
+        let text = || Value::from("x".repeat(1000));
+        // Whoever reads is never given up.
+        for _ in 0..100 {
+            sender.send_message(text());
+            assert!(reader.next().await.is_some());
+        }
+        let ended = tokio::time::timeout(Duration::ZERO, reader.overrun()).await;
+        assert!(ended.is_err(), "not yet");
+        for _ in 0..100 {
+            sender.send_message(text());
+        }
+        reader.overrun().await;
+        assert!(sender.queued() < 15, "the rest is dropped");
+    }
+
+    #[tokio::test]
     async fn nobody_waits_for_a_session_that_ended() {
-        let (sender, reader) = outbox::<ClientMsg>();
+        let (sender, reader) = outbox::<ClientMsg>(LIMIT);
         let checkpoint = sender.checkpoint();
         drop(reader);
         checkpoint.reached().await;

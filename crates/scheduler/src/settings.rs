@@ -19,6 +19,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// `admin.max-error-length`, characters.
     pub max_error_length: usize,
+    /// `oxidask.comm.max-queued-bytes`.
+    pub max_queued_bytes: usize,
     /// `scheduler.idle-timeout`, seconds.
     pub idle_timeout: Option<f64>,
     /// `scheduler.reuse-broadcast-comm`.
@@ -40,6 +42,10 @@ impl Settings {
             max_error_length: length
                 .and_then(|n| usize::try_from(n).ok())
                 .unwrap_or(10_000),
+            max_queued_bytes: config
+                .bytes("oxidask.comm.max-queued-bytes")
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(1 << 30),
             idle_timeout: config.seconds("distributed.scheduler.idle-timeout"),
             reuse_broadcast_comm: config.bool("distributed.scheduler.reuse-broadcast-comm"),
         }

@@ -29,6 +29,12 @@ def clean_environment(folder, python=None, **extra):
     return env
 
 
+def resident_mib(pid):
+    """Memory of a process, in MiB."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 

@@ -1,6 +1,7 @@
 """Several clients on one scheduler. Called by test_clients.py."""
 
 import time
+from concurrent.futures import CancelledError
 
 from distributed import Client, wait
 
@@ -141,3 +142,38 @@ def is_told_of_the_end(address, talk):
         except BaseException as error:
             return type(error).__name__
         raise AssertionError("there was a result without a scheduler")
+
+
+def hears_a_topic(client, count, talk):
+    """Listens to what another client logs, and is stopped meanwhile; in the end it works as before."""
+    heard = []
+    client.subscribe_topic("much", lambda event: heard.append(len(event[1])))
+    # From then on nothing is missed.
+    until(lambda: client.log_event("much", "") or heard)
+    talk.tell("subscribed")
+    talk.wait()
+    if count:
+        until(lambda: len([size for size in heard if size]) == count)
+        return client.submit(inc, 1, pure=False).result(timeout=30)
+
+    def works():
+        # What it asks for before it has noticed that it was given up is cancelled.
+        try:
+            return client.submit(inc, 1, pure=False).result(timeout=10)
+        except CancelledError:
+            return None
+
+    until(lambda: works() == 2)
+    return 2
+
+
+def logs_much(client, count, size):
+    """Logs large events and works meanwhile; the longest that a task took."""
+    longest = 0
+    for number in range(count):
+        client.log_event("much", "x" * size)
+        if number % 10 == 0:
+            started = time.monotonic()
+            assert client.submit(inc, number, pure=False).result(timeout=30) == number + 1
+            longest = max(longest, time.monotonic() - started)
+    return longest

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::hooks::Extension;
 use crate::rpc::{Call, Reply, RpcError, RpcTable, StreamPeer};
+use crate::weight::Weigh;
 use crate::workers::WorkerEntry;
 
 /// Bytes that an entry or a topic takes besides its payload and name.
@@ -301,7 +302,7 @@ impl EventLogExtension {
 
     fn write(&self, context: &Arc<Context>, topics: Vec<Key>, payload: Value) {
         context.python.event_logged(&topics, &payload);
-        let bytes = value_bytes(&payload);
+        let bytes = payload.weight();
         for delivery in self.log.log(topics, clock::now().0, payload, bytes) {
             let message = Value::map([
                 ("op", "event".into()),
@@ -477,22 +478,6 @@ fn topics_of(call: &Call) -> Result<Vec<Key>, RpcError> {
 /// `[timestamp, payload]`.
 fn entry_value(entry: &Arc<Entry<Value>>) -> Value {
     Value::Array(vec![entry.timestamp.into(), entry.payload.clone()])
-}
-
-/// Bytes a value takes in memory, roughly.
-fn value_bytes(value: &Value) -> usize {
-    let inner: usize = match value {
-        Value::Str(text) => text.len(),
-        Value::Bin(bytes) => bytes.len(),
-        Value::Array(items) => items.iter().map(value_bytes).sum(),
-        Value::Map(entries) => entries
-            .iter()
-            .map(|(key, value)| value_bytes(key) + value_bytes(value))
-            .sum(),
-        Value::Payload(payload) => payload.wire_bytes(),
-        _ => 0,
-    };
-    size_of::<Value>() + inner
 }
 
 #[cfg(test)]

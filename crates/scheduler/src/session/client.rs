@@ -55,7 +55,7 @@ pub(super) async fn deny(call: &Call, error: &RpcError, mut writer: Writer) {
 
 /// Serves a client from its registration to its end.
 pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: Writer) {
-    let (outbox, queue) = crate::outbox::outbox();
+    let (outbox, queue) = crate::outbox::outbox(context.settings.max_queued_bytes);
     let name: Arc<str> = match call.str("client") {
         Ok(name) => name.into(),
         Err(error) => {
@@ -335,7 +335,15 @@ async fn write(
             items += 1;
         }
         stream.feed_news();
-        if let Err(error) = writer.flush().await {
+        let flushed = tokio::select! {
+            biased;
+            () = queue.overrun() => {
+                tracing::warn!(target: "distributed.scheduler", "Client {} is given up: it does not read, and too much waits for it", client.name);
+                return;
+            }
+            flushed = writer.flush() => flushed,
+        };
+        if let Err(error) = flushed {
             tracing::debug!("stream to client {} broke: {error}", client.name);
             return;
         }

@@ -41,7 +41,7 @@ pub(super) async fn deny(context: &Context, call: &Call, error: RpcError, mut wr
 
 /// Serves a worker from its registration to its end.
 pub async fn run(context: Arc<Context>, call: Call, mut reader: Reader, mut writer: Writer) {
-    let (outbox, queue) = crate::outbox::outbox();
+    let (outbox, queue) = crate::outbox::outbox(context.settings.max_queued_bytes);
     let worker = match register::register(&context, &call, outbox).await {
         Ok(worker) => worker,
         Err(refused) => {
@@ -182,7 +182,15 @@ async fn write(
             closing = stream.feed(more);
         }
         stream.feed_orders();
-        if let Err(error) = writer.flush().await {
+        let flushed = tokio::select! {
+            biased;
+            () = queue.overrun() => {
+                tracing::warn!(target: "distributed.scheduler", "Worker {} is given up: it does not read, and too much waits for it", worker.info.address);
+                return;
+            }
+            flushed = writer.flush() => flushed,
+        };
+        if let Err(error) = flushed {
             tracing::debug!("stream to worker {} broke: {error}", worker.info.address);
             return;
         }

@@ -13,6 +13,7 @@ use oxidask_graph::pickle::plain::to_key;
 use oxidask_graph::pickle::walker::walk;
 use oxidask_graph::{Intake, Limits, TaskKind};
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 
 /// Byte strings, each behind its length (four bytes, little-endian), as the fixtures hold them.
 fn items(mut rest: Bytes) -> Vec<Bytes> {
@@ -103,17 +104,18 @@ fn orders(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("dask.order of a tree");
     for leaves in [1000, 10_000] {
         let tasks = tree(leaves);
+        let numbering = Numbering::of(&tasks, |task| &task.0, |task| &task.1, &[]);
+        let numbering = numbering.expect("few tasks");
         group.throughput(Throughput::Elements(tasks.len() as u64));
         for algorithm in [Algorithm::V2022, Algorithm::V2026] {
             let id = BenchmarkId::new(format!("{algorithm:?}"), tasks.len());
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
-                    let views = tasks.iter().map(|(key, dependencies)| OrderTask {
+                    let views = tasks.iter().map(|(key, _)| OrderTask {
                         key,
-                        dependencies,
                         kind: TaskKind::Task,
                     });
-                    order(views, algorithm).expect("no cycle")
+                    order(views, &numbering, algorithm).expect("no cycle")
                 });
             });
         }

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let split = cpu_time()? - start;
             let start = cpu_time()?;
             let tasks = graph.tasks.iter().map(OrderTask::from);
-            let order = order(tasks, Algorithm::V2026)?;
+            let order = order(tasks, &graph.numbering, Algorithm::V2026)?;
             let ordered = cpu_time()? - start;
             let count = order.len() as f64;
             let bytes: usize = graph

@@ -10,13 +10,11 @@
 //!   splits it into a [`SplitGraph`] or says that only Python can ([`NeedsPython`]).
 //! * [`order`] is `dask.order`: the static order of the tasks.
 //! * [`calls`] reads on the worker what a run spec calls, if that is all it does.
-//! * [`cull`] drops what the wanted keys do not need.
 //!
 //! What a submission's fields are called on the wire is the business of `oxidask-wire`; what becomes
 //! of the tasks is that of `oxidask-scheduler-core`.
 
 pub mod calls;
-pub mod cull;
 pub mod intake;
 pub mod order;
 pub mod pickle;

@@ -8,6 +8,7 @@ mod common;
 use oxidask_graph::TaskKind;
 use oxidask_graph::order::{Algorithm, OrderTask, order};
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -26,6 +27,10 @@ fn key(value: &Value) -> Key {
 fn numbers(value: &Value) -> Vec<i64> {
     let items = value.as_array().expect("array of numbers");
     items.iter().map(|n| n.as_i64().expect("number")).collect()
+}
+
+fn numbering(tasks: &[(Key, Vec<Key>)]) -> Numbering {
+    Numbering::of(tasks, |task| &task.0, |task| &task.1, &[]).expect("few tasks")
 }
 
 fn check(fixture: &str, algorithm: Algorithm) {
@@ -52,16 +57,17 @@ fn check(fixture: &str, algorithm: Algorithm) {
                     .collect()
             })
             .collect();
-        let tasks = dependencies.iter().enumerate().map(|(i, d)| OrderTask {
-            key: &keys[i],
-            dependencies: d,
+        let tasks: Vec<_> = keys.iter().cloned().zip(dependencies).collect();
+        let numbering = numbering(&tasks);
+        let tasks = keys.iter().enumerate().map(|(i, key)| OrderTask {
+            key,
             kind: if data.contains(&(i as i64)) {
                 TaskKind::Data
             } else {
                 TaskKind::Task
             },
         });
-        let found = order(tasks, algorithm).expect("no cycle");
+        let found = order(tasks, &numbering, algorithm).expect("no cycle");
         let expected = numbers(&graph["order"]);
         if found != expected {
             let differences = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
@@ -117,13 +123,14 @@ proptest! {
             .iter()
             .map(|d| d.iter().map(|&i| names[i].clone()).collect())
             .collect();
+        let tasks: Vec<_> = names.iter().cloned().zip(dependencies.iter().cloned()).collect();
+        let numbering = numbering(&tasks);
         for algorithm in [Algorithm::V2022, Algorithm::V2026] {
-            let tasks = dependencies.iter().enumerate().map(|(i, d)| OrderTask {
-                key: &names[i],
-                dependencies: d,
+            let tasks = dependencies.iter().zip(&names).enumerate().map(|(i, (d, key))| OrderTask {
+                key,
                 kind: if d.is_empty() && data >> (i % 64) & 1 == 1 { TaskKind::Data } else { TaskKind::Task },
             });
-            let found = order(tasks, algorithm).expect("no cycle");
+            let found = order(tasks, &numbering, algorithm).expect("no cycle");
             let mut sorted = found.clone();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..graph.len() as i64).collect::<Vec<_>>());
@@ -145,16 +152,14 @@ fn a_cycle_is_told() {
         vec![keys[1].clone()],
         vec![keys[1].clone()],
     ];
+    let tasks: Vec<_> = keys.iter().cloned().zip(needs).collect();
+    let numbering = numbering(&tasks);
     for algorithm in [Algorithm::V2022, Algorithm::V2026] {
-        let tasks = keys
-            .iter()
-            .zip(&needs)
-            .map(|(key, dependencies)| OrderTask {
-                key,
-                dependencies,
-                kind: TaskKind::Task,
-            });
-        let error = order(tasks, algorithm).expect_err("a cycle");
+        let tasks = keys.iter().map(|key| OrderTask {
+            key,
+            kind: TaskKind::Task,
+        });
+        let error = order(tasks, &numbering, algorithm).expect_err("a cycle");
         assert_eq!(
             error.to_string(),
             "Cycle detected between the following keys:\n  -> b\n  -> c\n  -> b"

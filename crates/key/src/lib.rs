@@ -6,8 +6,11 @@
 //! key. It knows no wire format; `serde` support (feature `serde`) describes a key in serde's data
 //! model and leaves the encoding to the format.
 //!
-//! Reading order: [`Key`], then `split.rs` (prefix and group).
+//! [`numbering`] has the keys of a graph as numbers, for those who look at its dependencies.
+//!
+//! Reading order: [`Key`], `split.rs` (prefix and group), `numbering.rs`.
 
+pub mod numbering;
 #[cfg(feature = "serde")]
 mod serde_impl;
 mod split;

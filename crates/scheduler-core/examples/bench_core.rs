@@ -14,8 +14,8 @@ use cluster::{Cluster, cpu_time, graph, layers_like, map_like, tree_like};
 use oxidask_key::Key;
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::event::Event;
-use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::graph::portions::{GraphId, Portions};
+use oxidask_scheduler_core::graph::{NewTask, numbering};
 use oxidask_scheduler_core::ids::ClientId;
 use oxidask_scheduler_core::opaque::Opaque;
 
@@ -165,7 +165,10 @@ fn longest(n: usize) {
         let Event::UpdateGraph(update) = graph(tasks, vec![total.clone()], bench.now) else {
             return;
         };
-        let Ok(portions) = Portions::of(*update, GraphId(1), 1000) else {
+        let Ok(numbering) = numbering(&update.tasks, &update.keys) else {
+            return;
+        };
+        let Ok(portions) = Portions::of(*update, numbering, GraphId(1), 1000) else {
             return;
         };
         let (outline, rest) = portions.begin();

@@ -7,6 +7,7 @@ pub mod portions;
 use std::sync::Arc;
 
 use oxidask_key::Key;
+use oxidask_key::numbering::{Numbering, TooLarge};
 
 use crate::event::StimulusId;
 use crate::ids::ClientId;
@@ -64,6 +65,14 @@ pub struct NewTask {
     pub order: i64,
     /// Options, shared by the tasks that have the same ones.
     pub options: Option<Arc<TaskOptions>>,
+}
+
+/// Which tasks those of a graph depend on, and which are wanted.
+///
+/// # Errors
+/// [`TooLarge`].
+pub fn numbering(tasks: &[NewTask], wanted: &[Key]) -> Result<Numbering, TooLarge> {
+    Numbering::of(tasks, |task| &task.key, |task| &task.dependencies, wanted)
 }
 
 /// What annotations (or, up to 2.30.1, arguments of `update-graph`) ask for a task.

@@ -9,13 +9,22 @@ use env::{ALICE, TestEnv, key, task};
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, LoggedEvent};
 use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::graph::portions::{GraphId, Portions, Rest};
-use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask};
+use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask, numbering};
 use oxidask_scheduler_core::ids::{ClientId, WorkerId};
 use oxidask_scheduler_core::task::TaskState;
 use proptest::prelude::*;
 
+fn portions(
+    update: GraphUpdate,
+    graph: GraphId,
+    limit: usize,
+) -> Result<Portions, Box<GraphUpdate>> {
+    let numbering = numbering(&update.tasks, &update.keys).expect("few tasks");
+    Portions::of(update, numbering, graph, limit)
+}
+
 fn cut(update: GraphUpdate, limit: usize) -> Portions {
-    Portions::of(update, GraphId(1), limit).expect("large enough to be cut up")
+    portions(update, GraphId(1), limit).expect("large enough to be cut up")
 }
 
 fn begin(env: &mut TestEnv, mut portions: Portions) -> Rest {
@@ -80,7 +89,7 @@ fn small_graphs_stay_in_one_piece() {
     let mut env = TestEnv::cluster(&[1]);
     let update = small(&mut env);
     assert!(
-        Portions::of(update, GraphId(0), 6).is_err(),
+        portions(update, GraphId(0), 6).is_err(),
         "6 tasks, 5 dependencies"
     );
 }
@@ -90,7 +99,7 @@ fn an_order_that_is_none_stays_in_one_piece() {
     let mut env = TestEnv::cluster(&[1]);
     let mut update = small(&mut env);
     update.tasks[0].order = 99;
-    assert!(Portions::of(update, GraphId(0), 1).is_err());
+    assert!(portions(update, GraphId(0), 1).is_err());
 }
 
 #[test]
@@ -249,7 +258,7 @@ fn a_failure_is_told_once() {
         ];
         let update = env.graph(tasks, &["b-0", "c-0"]);
         env.forget_effects();
-        match Portions::of(update, GraphId(1), limit) {
+        match portions(update, GraphId(1), limit) {
             Ok(portions) => {
                 let portions = begin(&mut env, portions);
                 all(&mut env, portions);
@@ -476,7 +485,7 @@ proptest! {
         work(&mut whole);
 
         let mut env = TestEnv::cluster(&[2, 1]);
-        match Portions::of(update, GraphId(0), limit) {
+        match portions(update, GraphId(0), limit) {
             Err(update) => env.event(Event::UpdateGraph(update)),
             Ok(portions) => {
                 let sizes = group_sizes(&whole);

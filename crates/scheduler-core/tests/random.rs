@@ -15,7 +15,7 @@ use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::effect::{ClientMsg, Effect, WorkerMsg};
 use oxidask_scheduler_core::event::{DataPlacement, Event, TaskErred};
 use oxidask_scheduler_core::graph::portions::{GraphId, Portions, Rest};
-use oxidask_scheduler_core::graph::{LostDependencies, TaskOptions};
+use oxidask_scheduler_core::graph::{LostDependencies, TaskOptions, numbering};
 use oxidask_scheduler_core::ids::{ClientId, RunId, WorkerId};
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_scheduler_core::task::TaskState;
@@ -352,7 +352,8 @@ impl Sim {
             0 => usize::MAX / 2,
             n => usize::from(n),
         };
-        match Portions::of(update, GraphId(self.graphs), limit) {
+        let numbering = numbering(&update.tasks, &update.keys).expect("few tasks");
+        match Portions::of(update, numbering, GraphId(self.graphs), limit) {
             Err(update) => self.event(Event::UpdateGraph(update)),
             Ok(portions) => self.begin(portions),
         }

@@ -93,6 +93,21 @@ fn is_short(event: &Event) -> bool {
 #[error("the scheduler is shutting down")]
 pub struct CoreStopped;
 
+/// Events on their way through the core.
+#[derive(Debug)]
+#[must_use = "somebody should hear when the core has stopped"]
+pub struct Applied(oneshot::Receiver<()>);
+
+impl Applied {
+    /// Resolves when they were handled and their effects were passed to the sessions.
+    ///
+    /// # Errors
+    /// When the core has stopped.
+    pub async fn done(self) -> Result<(), CoreStopped> {
+        self.0.await.map_err(|_| CoreStopped)
+    }
+}
+
 /// Access to the state. Cheap to clone.
 #[derive(Clone)]
 pub struct CoreHandle {
@@ -207,12 +222,17 @@ impl CoreHandle {
     /// # Errors
     /// When the core has stopped.
     pub async fn apply(&self, events: Vec<Event>) -> Result<(), CoreStopped> {
+        self.begin_to_apply(events).done().await
+    }
+
+    /// Like [`Self::apply`], for somebody who has something to do meanwhile.
+    pub fn begin_to_apply(&self, events: Vec<Event>) -> Applied {
         self.backlog
             .events
             .fetch_add(events.len(), Ordering::Relaxed);
         let (done, handled) = oneshot::channel();
         self.push(Command::Apply(events, done));
-        handled.await.map_err(|_| CoreStopped)
+        Applied(handled)
     }
 
     /// Asks the state a question. The closure runs on the core thread, between events: it must be

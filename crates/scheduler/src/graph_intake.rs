@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use oxidask_key::Key;
+use oxidask_key::numbering::{Numbering, TooLarge};
 use oxidask_scheduler_core::effect::{ClientMsg, TaskError};
 use oxidask_scheduler_core::graph::{GraphUpdate, LostDependencies, NewTask};
 use oxidask_scheduler_core::opaque::Opaque;
@@ -53,6 +54,9 @@ pub enum GraphError {
     /// The graph cannot be read.
     #[error(transparent)]
     Intake(#[from] oxidask_graph::IntakeError),
+    /// It cannot even be counted.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// It can never be computed.
     #[error(transparent)]
     Cycle(#[from] oxidask_graph::order::Cycle),
@@ -80,6 +84,7 @@ pub struct GraphCounts {
 /// Tasks of a submission, before they go to the core.
 struct Taken {
     tasks: Vec<NewTask>,
+    numbering: Numbering,
 }
 
 /// Takes a graph in. When that fails, every key the client wants fails with the reason, as in
@@ -163,7 +168,7 @@ async fn take_in(
         stimulus_id: format!("update-graph-{}", received.0).into(),
     };
     // An error means that the scheduler ends.
-    let _ = portions::hand_over(&context.core, update).await;
+    let _ = portions::hand_over(&context.core, update, taken.numbering).await;
     Ok(())
 }
 

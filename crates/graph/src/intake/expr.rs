@@ -38,9 +38,11 @@ fn split(frames: &[Bytes], wanted: &[Key], limits: Limits) -> Result<SplitGraph,
             let dsk = expr.operand(0)?;
             legacy::split_low_level_graph(&mut arena, dsk, wanted, limits)
         }
-        ("distributed.client", "_MapExpr") => map_expr::split_map(&mut arena, &expr, limits),
+        ("distributed.client", "_MapExpr") => {
+            map_expr::split_map(&mut arena, &expr, wanted, limits)
+        }
         ("dask._expr", "HLGExpr" | "_HLGExprGroup" | "_HLGExprSequence") => {
-            hlg::split_high_level_graph(&mut arena, &expr, limits)
+            hlg::split_high_level_graph(&mut arena, &expr, wanted, limits)
         }
         (module, name) => Err(Stop::python(format!("expression {module}.{name}"))),
     }

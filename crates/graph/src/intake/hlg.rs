@@ -32,6 +32,7 @@ type LayerName = (String, Option<Vec<String>>);
 pub(super) fn split_high_level_graph(
     arena: &mut Arena,
     expr: &Expr,
+    wanted: &[Key],
     limits: Limits,
 ) -> Result<SplitGraph, Stop> {
     if expr.caches(arena, "_optimized_dsk") {
@@ -53,7 +54,7 @@ pub(super) fn split_high_level_graph(
         .into_values()
         .flat_map(|layer: Layer| layer.items)
         .collect();
-    let mut graph = convert_graph(arena, &items, limits)?;
+    let mut graph = convert_graph(arena, &items, wanted, limits)?;
     graph.annotations = annotations;
     Ok(graph)
 }

@@ -7,8 +7,8 @@
 use hashbrown::HashMap;
 
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 
-use crate::cull::cull;
 use crate::pickle::arena::{Arena, Kind, NodeId, OpKind};
 use crate::pickle::plain::to_key;
 use crate::pickle::walker::Limits;
@@ -17,7 +17,7 @@ use super::names::Names;
 use super::parse::{MAX_DEPTH, References, as_node, gather};
 use super::spec::{GraphNode, KeySet, Maker, Parsed, graph_node};
 use super::writer::TaskWriter;
-use super::{SplitGraph, SplitTask, Stop, TaskKind};
+use super::{SplitGraph, SplitTask, Stop, TaskKind, numbers};
 
 /// Splits a low-level graph, culled to `wanted`.
 pub(super) fn split_low_level_graph(
@@ -29,8 +29,8 @@ pub(super) fn split_low_level_graph(
     let items = arena
         .dict(dsk)
         .ok_or_else(|| Stop::python("low-level graph that is not a dict"))?;
-    let mut graph = convert_graph(arena, &items, limits)?;
-    cull(&mut graph.tasks, wanted);
+    let mut graph = convert_graph(arena, &items, wanted, limits)?;
+    graph.cull();
     Ok(graph)
 }
 
@@ -39,6 +39,7 @@ pub(super) fn split_low_level_graph(
 pub(super) fn convert_graph(
     arena: &mut Arena,
     items: &[(NodeId, NodeId)],
+    wanted: &[Key],
     limits: Limits,
 ) -> Result<SplitGraph, Stop> {
     let references = References::new(arena);
@@ -91,8 +92,21 @@ pub(super) fn convert_graph(
         }
     }
     arena.cut_back(mark);
+    let numbering = if unique && tasks.len() == keys.len() {
+        let names = &maker.names;
+        Numbering::found(
+            &tasks,
+            |place| keys.get(place as usize),
+            |task| &task.dependencies,
+            wanted,
+            |key| names.place(key),
+        )?
+    } else {
+        numbers(&tasks, wanted)?
+    };
     Ok(SplitGraph {
         tasks,
+        numbering,
         annotations: Vec::new(),
     })
 }

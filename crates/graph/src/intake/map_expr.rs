@@ -17,7 +17,7 @@ use super::expr::Expr;
 use super::parse::InputParser;
 use super::spec::{KeySet, Maker, Parsed, union};
 use super::writer::TaskWriter;
-use super::{Spec, SplitGraph, SplitTask, Stop, TaskKind};
+use super::{Spec, SplitGraph, SplitTask, Stop, TaskKind, numbers};
 
 /// Keyword arguments above this size (bytes) become a task of their own that all others depend on.
 const LARGE_KWARG: u32 = 100_000;
@@ -50,6 +50,7 @@ enum Arg {
 pub(super) fn split_map(
     arena: &mut Arena,
     expr: &Expr,
+    wanted: &[Key],
     limits: Limits,
 ) -> Result<SplitGraph, Stop> {
     let func = expr.operand(0)?;
@@ -100,6 +101,7 @@ pub(super) fn split_map(
     if duplicates || graph.tasks.len() != count {
         keep_last(&mut graph.tasks);
     }
+    graph.numbering = numbers(&graph.tasks, wanted)?;
     Ok(graph)
 }
 

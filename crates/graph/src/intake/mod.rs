@@ -20,6 +20,7 @@ mod writer;
 
 use bytes::Bytes;
 use oxidask_key::Key;
+use oxidask_key::numbering::{Numbering, TooLarge};
 
 use crate::pickle::emit::{EmitError, Pickle};
 use crate::pickle::plain::PlainValue;
@@ -39,10 +40,22 @@ pub enum Intake {
 pub struct SplitGraph {
     /// Each key once, in the order in which the client's graph holds them.
     pub tasks: Vec<SplitTask>,
+    /// Which tasks they depend on, and which are wanted.
+    pub numbering: Numbering,
     /// What the expression's layers annotate, in the order in which it is to be applied: a later
     /// entry of the same name replaces an earlier one for the keys it lists. These win over the
     /// annotations of the whole submission.
     pub annotations: Vec<Annotation>,
+}
+
+impl SplitGraph {
+    /// Leaves out what is not needed for what is wanted.
+    pub fn cull(&mut self) {
+        let needed = self.numbering.needed();
+        self.numbering.retain(&needed);
+        let mut needed = needed.into_iter();
+        self.tasks.retain(|_| needed.next() == Some(true));
+    }
 }
 
 /// One task.
@@ -121,6 +134,9 @@ pub enum IntakeError {
     /// Beyond the limits.
     #[error("cannot split the submitted graph: {0}")]
     Emit(#[source] EmitError),
+    /// Beyond what can be counted.
+    #[error("cannot split the submitted graph: {0}")]
+    TooLarge(#[from] TooLarge),
 }
 
 /// How a function of this crate stops before the end.
@@ -152,6 +168,17 @@ impl From<EmitError> for Stop {
             EmitError::TooLarge(_) => Self::Error(IntakeError::Emit(error)),
         }
     }
+}
+
+impl From<TooLarge> for Stop {
+    fn from(error: TooLarge) -> Self {
+        Self::Error(IntakeError::TooLarge(error))
+    }
+}
+
+/// Looks up what the tasks depend on.
+pub(crate) fn numbers(tasks: &[SplitTask], wanted: &[Key]) -> Result<Numbering, TooLarge> {
+    Numbering::of(tasks, |task| &task.key, |task| &task.dependencies, wanted)
 }
 
 /// Turns an internal result into the public one.

@@ -8,10 +8,10 @@ use oxidask_key::Key;
 use crate::pickle::arena::{Arena, Kind, NodeId};
 use crate::pickle::plain::to_key;
 
-/// Keys, each with a node that says it.
+/// Keys, each with a node that says it, and its place among them.
 #[derive(Default)]
 pub(super) struct Names {
-    nodes: HashMap<Key, NodeId>,
+    nodes: HashMap<Key, (NodeId, u32)>,
     /// Of which types there are keys: most values are of another, and need no look-up.
     texts: bool,
     numbers: bool,
@@ -39,13 +39,13 @@ impl Names {
     pub(super) fn new(keys: impl Iterator<Item = (Key, NodeId)>) -> Self {
         let mut names = Self::default();
         names.nodes.reserve(keys.size_hint().0);
-        for (key, node) in keys {
+        for ((key, node), place) in keys.zip(0..) {
             match &key {
                 Key::Str(_) => names.texts = true,
                 Key::Tuple(_) => names.tuples = true,
                 _ => names.numbers = true,
             }
-            names.nodes.insert(key, node);
+            names.nodes.insert(key, (node, place));
         }
         names
     }
@@ -57,7 +57,12 @@ impl Names {
 
     /// The node of a key.
     pub(super) fn node(&self, key: &Key) -> Option<NodeId> {
-        self.nodes.get(key).copied()
+        self.nodes.get(key).map(|&(node, _)| node)
+    }
+
+    /// Which of the keys this is.
+    pub(super) fn place(&self, key: &Key) -> Option<u32> {
+        self.nodes.get(key).map(|&(_, place)| place)
     }
 
     /// The key that a value equals.

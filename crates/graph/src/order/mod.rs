@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use std::borrow::Cow;
 
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 
 use crate::intake::{SplitTask, TaskKind};
 
@@ -38,8 +39,6 @@ pub struct Cycle(pub Vec<Key>);
 pub struct OrderTask<'a> {
     /// Its name.
     pub key: &'a Key,
-    /// What it needs, each key once; may name keys that are not tasks of this graph.
-    pub dependencies: &'a [Key],
     /// Its kind.
     pub kind: TaskKind,
 }
@@ -48,21 +47,21 @@ impl<'a> From<&'a SplitTask> for OrderTask<'a> {
     fn from(task: &'a SplitTask) -> Self {
         Self {
             key: &task.key,
-            dependencies: &task.dependencies,
             kind: task.kind,
         }
     }
 }
 
-/// The order of each of `tasks` (keys must be unique): the smaller runs first.
+/// The order of each of `tasks` (keys must be unique), which `numbering` is of: the smaller runs first.
 ///
 /// # Errors
 /// [`Cycle`].
 pub fn order<'a>(
     tasks: impl IntoIterator<Item = OrderTask<'a>>,
+    numbering: &'a Numbering,
     algorithm: Algorithm,
 ) -> Result<Vec<i64>, Cycle> {
-    let graph = Graph::new(tasks.into_iter().collect());
+    let graph = Graph::new(tasks, numbering);
     if graph.count == 0 {
         return Ok(Vec::new());
     }
@@ -82,31 +81,19 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    fn new(tasks: Vec<OrderTask<'a>>) -> Self {
-        let count = tasks.len();
-        let mut keys: Vec<&Key> = tasks.iter().map(|task| task.key).collect();
-        let mut index: HashMap<&Key, u32> = HashMap::new();
-        if tasks.iter().any(|task| !task.dependencies.is_empty()) {
-            index.extend(keys.iter().enumerate().map(|(i, &key)| (key, i as u32)));
+    fn new(tasks: impl IntoIterator<Item = OrderTask<'a>>, numbering: &'a Numbering) -> Self {
+        let count = numbering.tasks();
+        let (mut keys, mut is_task) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for task in tasks.into_iter().take(count) {
+            keys.push(task.key);
+            is_task.push(task.kind == TaskKind::Task);
         }
-        let mut is_task: Vec<bool> = tasks
-            .iter()
-            .map(|task| task.kind == TaskKind::Task)
+        keys.extend(numbering.others_below());
+        is_task.resize(keys.len(), false);
+        let numbers = 0..keys.len() as u32;
+        let dependencies: Vec<Vec<u32>> = numbers
+            .map(|number| numbering.dependencies(number).to_vec())
             .collect();
-        let mut dependencies = Vec::with_capacity(count);
-        for task in &tasks {
-            let mut numbers = Vec::with_capacity(task.dependencies.len());
-            for key in task.dependencies {
-                let number = *index.entry(key).or_insert_with(|| {
-                    keys.push(key);
-                    is_task.push(false);
-                    keys.len() as u32 - 1
-                });
-                numbers.push(number);
-            }
-            dependencies.push(numbers);
-        }
-        dependencies.resize(keys.len(), Vec::new());
         let mut dependents = vec![Vec::new(); keys.len()];
         for (i, numbers) in dependencies.iter().enumerate() {
             for &number in numbers {

@@ -6,6 +6,7 @@
 //! along it, everything needed is ordered. Tasks that become runnable besides are followed to the
 //! next node that needs something else, and ordered as soon as that completes it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -179,20 +180,37 @@ fn rank(graph: &Graph<'_>, total: &[u128], roots: Option<&Connected>) -> Vec<u32
             (total[n], graph.dependencies[n].len(), roots, max_dependents)
         })
         .collect();
-    let texts: Vec<_> = (0..graph.len() as u32).map(|n| graph.text(n)).collect();
     let mut sorted: Vec<u32> = (0..graph.len() as u32).collect();
-    sorted.sort_unstable_by(|&a, &b| {
-        let (a, b) = (a as usize, b as usize);
-        cost[a]
-            .cmp(&cost[b])
-            .then_with(|| texts[a].cmp(&texts[b]))
-            .then(a.cmp(&b))
-    });
+    sorted.sort_unstable_by_key(|&n| cost[n as usize]);
+    let mut named: Vec<(u128, Cow<'_, str>, u32)> = Vec::new();
+    for same in sorted.chunk_by_mut(|&a, &b| cost[a as usize] == cost[b as usize]) {
+        if same.len() > 1 {
+            named.clear();
+            named.extend(same.iter().map(|&n| {
+                let text = graph.text(n);
+                (beginning(&text), text, n)
+            }));
+            named.sort_unstable();
+            let numbers = same.iter_mut().zip(&named);
+            numbers.for_each(|(place, &(_, _, n))| *place = n);
+        }
+    }
     let mut rank = vec![0; graph.len()];
     for (place, &node) in sorted.iter().enumerate() {
         rank[node as usize] = place as u32;
     }
     rank
+}
+
+/// The first bytes of a text as a number that compares like them: most names differ there already, and need not be
+/// looked at one by one.
+fn beginning(text: &str) -> u128 {
+    let mut first = [0; 16];
+    first
+        .iter_mut()
+        .zip(text.bytes())
+        .for_each(|(to, from)| *to = from);
+    u128::from_be_bytes(first)
 }
 
 /// A path of nodes that can be run one after the other.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 use serde::{Deserialize, Serialize};
 
 use super::{GraphUpdate, NewTask, TaskOptions};
@@ -109,35 +110,41 @@ pub struct Portions {
     rest: Rest,
 }
 
-/// What follows the outline: the portions, in order.
+/// What follows the outline: the portions, in order. Each is made when it is asked for, while the core may
+/// be busy with the one before.
 #[derive(Debug)]
 pub struct Rest {
-    graph: GraphId,
-    tasks: std::vec::IntoIter<PortionTask>,
-    edges: Vec<u32>,
-    /// Entries of `edges` that were given out.
-    given: usize,
-    limit: usize,
+    plan: Plan,
+    /// By place; those that are left.
+    tasks: Vec<Option<NewTask>>,
+    /// By number: whether it has to run.
+    needed: Vec<bool>,
+    /// Tasks and edges that were given out.
+    given: (usize, usize),
 }
 
 impl Portions {
-    /// Cuts `update` into portions of about `limit` tasks and dependencies. One that is small enough to be applied in one piece
-    /// comes back as it was, and so does one whose order numbers do not put tasks after what they depend
-    /// on.
+    /// Cuts `update`, whose dependencies `numbering` has, into portions of about `limit` tasks and dependencies.
+    /// One that is small enough to be applied in one piece comes back as it was, and so does one whose order
+    /// numbers do not put tasks after what they depend on.
     ///
     /// # Errors
     /// The update.
-    pub fn of(update: GraphUpdate, graph: GraphId, limit: usize) -> Result<Self, Box<GraphUpdate>> {
-        let links: usize = update.tasks.iter().map(|t| t.dependencies.len()).sum();
-        let size = update.tasks.len() + links;
+    pub fn of(
+        update: GraphUpdate,
+        numbering: Numbering,
+        graph: GraphId,
+        limit: usize,
+    ) -> Result<Self, Box<GraphUpdate>> {
+        let size = update.tasks.len() + numbering.edges();
         let whole = size <= 2 * limit
             || size >= (u32::MAX / 2) as usize
             || update.tasks.iter().any(|t| t.run_spec.is_none());
         if whole {
             return Err(Box::new(update));
         }
-        match Cutter::new(&update) {
-            Some(cutter) => Ok(cutter.cut(graph, limit).fill(update)),
+        match Cutter::new(&update, numbering) {
+            Some(cutter) => Ok(cutter.cut(graph, limit).of(update)),
             None => Err(Box::new(update)),
         }
     }
@@ -149,9 +156,13 @@ impl Portions {
 
     /// Tasks of groups that `is_known` knows: only these can be in the state already.
     pub fn maybe_known(&self, is_known: &[bool]) -> Vec<Key> {
-        let known = |task: &&PortionTask| is_known.get(task.group as usize) == Some(&true);
-        let tasks = self.rest.tasks.as_slice().iter();
-        tasks.filter(known).map(|task| task.key.clone()).collect()
+        let plan = &self.rest.plan;
+        let group = |place: Place| plan.group_of.get(place as usize);
+        let known = |&&place: &&Place| {
+            group(place).is_some_and(|&group| is_known.get(group as usize) == Some(&true))
+        };
+        let key = |&place: &Place| Some(self.rest.task(place)?.key.clone());
+        plan.sorted.iter().filter(known).filter_map(key).collect()
     }
 
     /// Has tasks that are only needed for what is there already not run. `states` has those of
@@ -164,18 +175,21 @@ impl Portions {
         let states: HashMap<&Key, TaskState, FixedState> =
             states.iter().map(|(key, state)| (key, *state)).collect();
         let others = self.outline.others.len();
-        let Rest { tasks, edges, .. } = &mut self.rest;
-        let tasks = tasks.as_mut_slice();
-        let mut end = edges.len();
+        let plan = &self.rest.plan;
+        let mut end = plan.edges.len();
         // What a task is needed for comes after it.
-        let mut needed: Vec<bool> = tasks.iter().map(|task| task.wanted).collect();
-        for (at, task) in tasks.iter_mut().enumerate().rev() {
-            let begin = end - task.edges as usize;
-            let state = states.get(&task.key).copied();
+        let wanted = |&place: &Place| plan.wanted.get(place as usize) == Some(&true);
+        let mut needed: Vec<bool> = plan.sorted.iter().map(wanted).collect();
+        for (at, &place) in plan.sorted.iter().enumerate().rev() {
+            let begin = end - plan.links_of(place);
+            let task = self.rest.task(place);
+            let state = task.and_then(|task| states.get(&task.key).copied());
             let runs = needed.get(at) == Some(&true)
                 && state.is_none_or(|state| state == TaskState::Released);
-            task.needed = runs;
-            for &edge in edges.get(begin..end).unwrap_or_default() {
+            if let Some(needed) = needed.get_mut(at) {
+                *needed = runs;
+            }
+            for &edge in plan.edges.get(begin..end).unwrap_or_default() {
                 let below = (edge as usize).checked_sub(others);
                 if runs && let Some(below) = below.and_then(|below| needed.get_mut(below)) {
                     *below = true;
@@ -183,6 +197,32 @@ impl Portions {
             }
             end = begin;
         }
+        self.rest.needed = needed;
+    }
+}
+
+impl Rest {
+    /// A task that is left.
+    fn task(&self, place: Place) -> Option<&NewTask> {
+        self.tasks.get(place as usize)?.as_ref()
+    }
+
+    /// Moves a task to its portion.
+    fn take(&mut self, number: usize, place: Place) -> Option<PortionTask> {
+        let at = place as usize;
+        let task = self.tasks.get_mut(at).and_then(Option::take)?;
+        let plan = &self.plan;
+        Some(PortionTask {
+            run_spec: task.run_spec?,
+            edges: plan.links_of(place) as u32,
+            dependents: plan.dependents.get(at).copied().unwrap_or(0),
+            group: plan.group_of.get(at).copied().unwrap_or(0),
+            order: task.order,
+            options: task.options,
+            wanted: plan.wanted.get(at) == Some(&true),
+            needed: self.needed.get(number) != Some(&false),
+            key: task.key,
+        })
     }
 }
 
@@ -190,106 +230,60 @@ impl Iterator for Rest {
     type Item = GraphPortion;
 
     fn next(&mut self) -> Option<GraphPortion> {
+        let (mut number, begin) = self.given;
+        let mut end = begin;
         let mut tasks = Vec::new();
-        let begin = self.given;
-        while tasks.len() + self.given - begin < self.limit {
-            let Some(task) = self.tasks.next() else {
-                break;
-            };
-            self.given += task.edges as usize;
+        while tasks.len() + end - begin < self.plan.limit.max(1)
+            && let Some(&place) = self.plan.sorted.get(number)
+            && let Some(task) = self.take(number, place)
+        {
+            number += 1;
+            end += task.edges as usize;
             tasks.push(task);
         }
+        self.given = (number, end);
         if tasks.is_empty() {
             return None;
         }
-        let edges = self.edges.get(begin..self.given).unwrap_or_default();
+        let edges = self.plan.edges.get(begin..end).unwrap_or_default();
         Some(GraphPortion {
-            graph: self.graph,
+            graph: self.plan.graph,
             edges: edges.to_vec(),
             tasks,
-            is_last: self.tasks.as_slice().is_empty(),
+            is_last: number == self.plan.sorted.len(),
         })
     }
 }
 
-/// Numbers of the keys of a graph.
-struct Numbers<'u> {
-    update: &'u GraphUpdate,
-    /// Filled when first needed: a map of independent tasks does not.
-    index: HashMap<&'u Key, Place, FixedState>,
-    others: HashMap<&'u Key, u32, FixedState>,
-    other_keys: Vec<&'u Key>,
-}
-
-/// What a key stands for.
+/// What a number stands for.
 #[derive(Clone, Copy)]
 enum Target {
     Task(Place),
     Other(u32),
 }
 
-impl<'u> Numbers<'u> {
-    fn of(update: &'u GraphUpdate) -> Self {
-        Self {
-            update,
-            index: HashMap::default(),
-            others: HashMap::default(),
-            other_keys: Vec::new(),
+impl Target {
+    /// In a graph of so many tasks.
+    fn of(number: u32, tasks: u32) -> Self {
+        match number.checked_sub(tasks) {
+            None => Self::Task(number),
+            Some(other) => Self::Other(other),
         }
-    }
-
-    fn target(&mut self, key: &'u Key) -> Target {
-        if self.index.is_empty() {
-            let tasks = self.update.tasks.iter().enumerate();
-            // The first of twins counts.
-            self.index
-                .extend(tasks.rev().map(|(at, task)| (&task.key, at as Place)));
-        }
-        if let Some(&place) = self.index.get(key) {
-            return Target::Task(place);
-        }
-        let next = self.other_keys.len() as u32;
-        let number = *self.others.entry(key).or_insert(next);
-        if number == next {
-            self.other_keys.push(key);
-        }
-        Target::Other(number)
-    }
-
-    /// What the client wants. Its keys often come in the order of the tasks: then no look-up is needed.
-    fn wanted(&mut self) -> Vec<Target> {
-        let mut next = 0;
-        let mut wanted = Vec::with_capacity(self.update.keys.len());
-        for key in &self.update.keys {
-            let target = match self.update.tasks.get(next) {
-                Some(task) if task.key == *key => Target::Task(next as Place),
-                _ => self.target(key),
-            };
-            if let Target::Task(place) = target {
-                next = place as usize + 1;
-            }
-            wanted.push(target);
-        }
-        wanted
     }
 }
 
 /// Works out how to cut a graph up, by places in what was submitted.
 struct Cutter<'u> {
     update: &'u GraphUpdate,
+    numbering: Numbering,
     /// Tasks in their order.
     sorted: Vec<Place>,
-    /// What each task depends on: `targets[starts[place]..starts[place + 1]]`.
-    targets: Vec<Target>,
-    starts: Vec<u32>,
-    wanted: Vec<Target>,
-    others: Vec<Key>,
 }
 
 impl<'u> Cutter<'u> {
     /// None if the order of the tasks is not one in which they can run.
-    fn new(update: &'u GraphUpdate) -> Option<Self> {
-        let mut numbers = Numbers::of(update);
+    fn new(update: &'u GraphUpdate, mut numbering: Numbering) -> Option<Self> {
+        numbering.drop_loops();
         let mut sorted: Vec<Place> = (0..update.tasks.len() as Place).collect();
         let order = |place: Place| update.tasks.get(place as usize).map_or(0, |t| t.order);
         if !sorted.is_sorted_by_key(|&place| order(place)) {
@@ -299,38 +293,24 @@ impl<'u> Cutter<'u> {
         for (at, &place) in sorted.iter().enumerate() {
             *rank.get_mut(place as usize)? = at as u32;
         }
-        let (mut targets, mut starts) = (Vec::new(), Vec::with_capacity(sorted.len() + 1));
-        for (place, task) in update.tasks.iter().enumerate() {
-            starts.push(targets.len() as u32);
-            for key in &task.dependencies {
-                let target = numbers.target(key);
-                match target {
-                    // Some old clients list a task among its own dependencies.
-                    Target::Task(below) if below as usize == place => continue,
-                    Target::Task(below) if rank.get(below as usize) >= rank.get(place) => {
-                        return None;
-                    }
-                    _ => targets.push(target),
-                }
+        for (place, own) in rank.iter().enumerate() {
+            let mut below = numbering.dependencies(place as Place).iter();
+            let is_late = |&below: &Place| rank.get(below as usize).is_some_and(|rank| rank >= own);
+            if below.any(is_late) {
+                return None;
             }
         }
-        starts.push(targets.len() as u32);
-        let wanted = numbers.wanted();
         Some(Self {
-            others: numbers.other_keys.into_iter().cloned().collect(),
             update,
+            numbering,
             sorted,
-            targets,
-            starts,
-            wanted,
         })
     }
 
-    fn targets_of(&self, place: Place) -> &[Target] {
-        let at = place as usize;
-        let (begin, end) = (self.starts.get(at), self.starts.get(at + 1));
-        let range = begin.zip(end).map(|(&b, &e)| b as usize..e as usize);
-        range.and_then(|r| self.targets.get(r)).unwrap_or_default()
+    fn targets_of(&self, place: Place) -> impl ExactSizeIterator<Item = Target> {
+        let count = self.sorted.len() as u32;
+        let numbers = self.numbering.dependencies(place).iter();
+        numbers.map(move |&number| Target::of(number, count))
     }
 
     /// Walks from the wanted tasks along the dependencies: groups are listed in the order of that walk,
@@ -349,12 +329,12 @@ impl<'u> Cutter<'u> {
             wanted: vec![false; count],
             numbers: Vec::new(),
             edges: Vec::new(),
-            others: self.others.iter().map(OtherTask::of).collect(),
+            others: self.numbering.others().iter().map(OtherTask::of).collect(),
             sorted: Vec::new(),
         };
         let mut stack: Vec<Place> = Vec::new();
-        for target in &self.wanted {
-            match *target {
+        for &number in self.numbering.wanted() {
+            match Target::of(number, count as u32) {
                 Target::Task(place) => {
                     if let Some(wanted) = plan.wanted.get_mut(place as usize) {
                         *wanted = true;
@@ -371,25 +351,35 @@ impl<'u> Cutter<'u> {
         self.walk(stack, &mut plan);
         self.number(&mut plan);
         self.link_groups(&mut plan);
+        plan.numbers = Vec::new();
         plan
     }
 
-    fn walk(&self, mut stack: Vec<Place>, plan: &mut Plan) {
+    /// The group of each task, by a number of its own. One after the other, since keys that are looked at in the
+    /// order of the walk have to be fetched from memory each.
+    fn groups(&self) -> Vec<GroupId> {
         // Finds the group of a key as the core does.
         let mut names = GroupTable::new(&[]);
+        let tasks = self.update.tasks.iter();
+        tasks.map(|task| names.group_for(&task.key)).collect()
+    }
+
+    fn walk(&self, mut stack: Vec<Place>, plan: &mut Plan) {
+        let groups = self.groups();
         let mut places: IdMap<GroupId, u32> = IdMap::default();
         while let Some(place) = stack.pop() {
             let at = place as usize;
-            let (Some(group), Some(task)) = (plan.group_of.get_mut(at), self.update.tasks.get(at))
-            else {
+            let (Some(group), Some(&own)) = (plan.group_of.get_mut(at), groups.get(at)) else {
                 continue;
             };
             if *group != NOWHERE {
                 continue;
             }
             let next = plan.groups.len() as u32;
-            *group = *places.entry(names.group_for(&task.key)).or_insert(next);
-            if *group == next {
+            *group = *places.entry(own).or_insert(next);
+            if *group == next
+                && let Some(task) = self.update.tasks.get(at)
+            {
                 plan.groups.push(GroupOutline {
                     sample: task.key.clone(),
                     tasks: 0,
@@ -400,7 +390,7 @@ impl<'u> Cutter<'u> {
             if let Some(group) = plan.groups.get_mut(*group as usize) {
                 group.tasks += 1;
             }
-            for &target in self.targets_of(place) {
+            for target in self.targets_of(place) {
                 match target {
                     Target::Task(below) => {
                         if let Some(dependents) = plan.dependents.get_mut(below as usize) {
@@ -440,7 +430,7 @@ impl<'u> Cutter<'u> {
             }
         }
         for &place in &plan.sorted {
-            for &target in self.targets_of(place) {
+            for target in self.targets_of(place) {
                 let number = match target {
                     Target::Task(below) => plan.numbers.get(below as usize),
                     Target::Other(other) => number_of_other.get(other as usize),
@@ -494,6 +484,7 @@ impl OtherTask {
 const NOWHERE: u32 = u32::MAX;
 
 /// How a graph is cut up.
+#[derive(Debug)]
 struct Plan {
     graph: GraphId,
     limit: usize,
@@ -512,44 +503,26 @@ struct Plan {
 }
 
 impl Plan {
-    /// Moves the tasks to their places.
-    fn fill(self, mut update: GraphUpdate) -> Portions {
+    /// How many dependencies a task has.
+    fn links_of(&self, place: Place) -> usize {
+        self.links.get(place as usize).copied().unwrap_or(0) as usize
+    }
+
+    /// What becomes of the tasks of `update`.
+    fn of(mut self, mut update: GraphUpdate) -> Portions {
         let tasks = std::mem::take(&mut update.tasks);
-        let mut tasks: Vec<Option<NewTask>> = tasks.into_iter().map(Some).collect();
-        let mut placed = Vec::with_capacity(self.sorted.len());
-        for &place in &self.sorted {
-            let at = place as usize;
-            let Some(mut task) = tasks.get_mut(at).and_then(Option::take) else {
-                continue;
-            };
-            let Some(run_spec) = task.run_spec.take() else {
-                continue;
-            };
-            placed.push(PortionTask {
-                run_spec,
-                edges: self.links.get(at).copied().unwrap_or(0),
-                dependents: self.dependents.get(at).copied().unwrap_or(0),
-                group: self.group_of.get(at).copied().unwrap_or(0),
-                order: task.order,
-                options: task.options,
-                wanted: self.wanted.get(at) == Some(&true),
-                needed: true,
-                key: task.key,
-            });
-        }
         Portions {
             outline: GraphOutline {
                 graph: self.graph,
                 update,
-                others: self.others,
-                groups: self.groups,
+                others: std::mem::take(&mut self.others),
+                groups: std::mem::take(&mut self.groups),
             },
             rest: Rest {
-                graph: self.graph,
-                tasks: placed.into_iter(),
-                edges: self.edges,
-                given: 0,
-                limit: self.limit.max(1),
+                plan: self,
+                tasks: tasks.into_iter().map(Some).collect(),
+                needed: Vec::new(),
+                given: (0, 0),
             },
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use oxidask_graph::TaskKind;
 use oxidask_graph::order::OrderTask;
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 use oxidask_scheduler_core::graph::{NewTask, OpaqueAnnotations, TaskOptions};
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::Message;
@@ -29,12 +30,13 @@ pub(super) async fn expand(
 }
 
 fn taken(graph: ExpandedGraph, fields: &Fields, release: Release) -> Result<Taken, GraphError> {
-    let views = graph.tasks.iter().map(|task| OrderTask {
+    let tasks = &graph.tasks;
+    let numbering = Numbering::of(tasks, |t| &t.key, |t| &t.dependencies, &fields.keys)?;
+    let views = tasks.iter().map(|task| OrderTask {
         key: &task.key,
-        dependencies: &task.dependencies,
         kind: TaskKind::Task,
     });
-    let numbers = order::numbers(views, fields, release)?;
+    let numbers = order::numbers(views, &numbering, fields, release)?;
     let plain: Vec<Arc<TaskOptions>> = graph
         .annotations
         .iter()
@@ -64,6 +66,7 @@ fn taken(graph: ExpandedGraph, fields: &Fields, release: Release) -> Result<Take
     });
     Ok(Taken {
         tasks: tasks.collect(),
+        numbering,
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use oxidask_key::Key;
-use oxidask_scheduler_core::graph::{NewTask, TaskOptions};
+use oxidask_scheduler_core::graph::{NewTask, TaskOptions, numbering};
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::worker::RunSpec;
 use oxidask_wire::value::Value;
@@ -41,7 +41,11 @@ pub(super) fn expand(message: &mut Value, fields: &Fields) -> Result<Taken, Grap
             key,
         });
     }
-    Ok(Taken { tasks: made })
+    let numbering = numbering(&made, &fields.keys)?;
+    Ok(Taken {
+        tasks: made,
+        numbering,
+    })
 }
 
 /// A dumped task: function and arguments, or one serialised object.

@@ -8,6 +8,7 @@ use oxidask_graph::Limits;
 use oxidask_graph::intake::packed::{self, Input, Item, PackedGraph, PackedIntake, PackedSpec};
 use oxidask_graph::order::OrderTask;
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::Message;
@@ -96,14 +97,13 @@ fn taken(
     fields: &Fields,
     release: Release,
 ) -> Result<Taken, GraphError> {
-    let numbers = order::numbers(graph.tasks.iter().map(OrderTask::from), fields, release)?;
-    let mut tasks: Vec<_> = graph.tasks.into_iter().zip(numbers).collect();
-    oxidask_graph::cull::keep_needed(
-        &mut tasks,
-        &fields.keys,
-        |(task, _)| &task.key,
-        |(task, _)| &task.dependencies,
-    );
+    let tasks = &graph.tasks;
+    let mut numbering = Numbering::of(tasks, |t| &t.key, |t| &t.dependencies, &fields.keys)?;
+    let views = tasks.iter().map(OrderTask::from);
+    let numbers = order::numbers(views, &numbering, fields, release)?;
+    let needed = numbering.needed();
+    numbering.retain(&needed);
+    let tasks = graph.tasks.into_iter().zip(numbers).zip(needed);
     let layers = graph.annotations.into_iter().map(|annotation| Layer {
         name: annotation.name,
         value: value(annotation.value),
@@ -119,8 +119,12 @@ fn taken(
             key: task.key,
         })
     };
-    let tasks: Result<Vec<NewTask>, GraphError> = tasks.into_iter().map(task).collect();
-    Ok(Taken { tasks: tasks? })
+    let needed = tasks.filter_map(|(task, needed)| needed.then_some(task));
+    let tasks: Result<Vec<NewTask>, GraphError> = needed.map(task).collect();
+    Ok(Taken {
+        tasks: tasks?,
+        numbering,
+    })
 }
 
 fn run_spec(key: &Key, spec: PackedSpec<Object>) -> Result<RunSpec, GraphError> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use oxidask_graph::order::{Algorithm, Cycle, OrderTask, order};
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 use oxidask_wire::release::Release;
 
 use super::fields::Fields;
@@ -15,6 +16,7 @@ const NEWER: Release = Release::new(2024, 1, 0);
 /// The number of each task: what the client says, else the static order of its release.
 pub(super) fn numbers<'a>(
     tasks: impl ExactSizeIterator<Item = OrderTask<'a>>,
+    numbering: &'a Numbering,
     fields: &Fields,
     release: Release,
 ) -> Result<Vec<i64>, Cycle> {
@@ -25,7 +27,7 @@ pub(super) fn numbers<'a>(
         true => Algorithm::V2026,
         false => Algorithm::V2022,
     };
-    aside(tasks.len(), || order(tasks, algorithm))
+    aside(tasks.len(), || order(tasks, numbering, algorithm))
 }
 
 fn from<'a>(given: &HashMap<Key, i64>, tasks: impl Iterator<Item = OrderTask<'a>>) -> Vec<i64> {

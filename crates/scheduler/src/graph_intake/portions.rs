@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oxidask_key::Key;
+use oxidask_key::numbering::Numbering;
 use oxidask_scheduler_core::event::Event;
 use oxidask_scheduler_core::graph::GraphUpdate;
 use oxidask_scheduler_core::graph::portions::{GraphId, Portions};
 use oxidask_scheduler_core::task::TaskState;
 
 use crate::aside::aside;
-use crate::core_thread::{CoreHandle, CoreStopped};
+use crate::core_thread::{Applied, CoreHandle, CoreStopped};
 use crate::memory;
 
 /// Tasks and dependencies in one portion: some milliseconds of the core, which nobody notices.
@@ -22,12 +23,16 @@ const MUCH: usize = 20_000;
 ///
 /// # Errors
 /// When the core has stopped.
-pub(super) async fn hand_over(core: &CoreHandle, update: GraphUpdate) -> Result<(), CoreStopped> {
+pub(super) async fn hand_over(
+    core: &CoreHandle,
+    update: GraphUpdate,
+    numbering: Numbering,
+) -> Result<(), CoreStopped> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let size = update.tasks.len();
     let cut = aside(size, || {
         let graph = GraphId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Portions::of(update, graph, PORTION)
+        Portions::of(update, numbering, graph, PORTION)
     });
     let mut portions = match cut {
         Ok(portions) => portions,
@@ -41,9 +46,17 @@ pub(super) async fn hand_over(core: &CoreHandle, update: GraphUpdate) -> Result<
     let (outline, rest) = portions.begin();
     core.apply(vec![Event::BeginGraph(Box::new(outline))])
         .await?;
+    let mut applied: Option<Applied> = None;
     for portion in rest {
+        // The next one is made while the core has this one, and waits until that is done.
         let portion = Event::ContinueGraph(Box::new(portion));
-        core.apply(vec![portion]).await?;
+        if let Some(before) = applied.take() {
+            before.done().await?;
+        }
+        applied = Some(core.begin_to_apply(vec![portion]));
+    }
+    if let Some(last) = applied {
+        last.done().await?;
     }
     if size >= MUCH {
         // Taking it in needed several times what it is.

@@ -21,10 +21,13 @@ pub(super) fn taken(
 ) -> Result<Taken, GraphError> {
     let SplitGraph {
         tasks,
+        mut numbering,
         annotations: layers,
     } = graph;
-    let numbers = order::numbers(tasks.iter().map(OrderTask::from), fields, release)?;
-    let needed = oxidask_graph::cull::needed(&tasks, &fields.keys);
+    let views = tasks.iter().map(OrderTask::from);
+    let numbers = order::numbers(views, &numbering, fields, release)?;
+    let needed = numbering.needed();
+    numbering.retain(&needed);
     let mut options = Options::of_layers(annotations, layers.into_iter().map(Layer::from));
     let mut taken = Vec::with_capacity(tasks.len());
     for ((task, order), needed) in tasks.into_iter().zip(numbers).zip(needed) {
@@ -38,7 +41,10 @@ pub(super) fn taken(
             });
         }
     }
-    Ok(Taken { tasks: taken })
+    Ok(Taken {
+        tasks: taken,
+        numbering,
+    })
 }
 
 fn run_spec(spec: Spec) -> RunSpec {

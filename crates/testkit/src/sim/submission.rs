@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use oxidask_scheduler_core::event::Event;
-use oxidask_scheduler_core::graph::GraphUpdate;
 use oxidask_scheduler_core::graph::portions::{GraphId, Portions, Rest};
+use oxidask_scheduler_core::graph::{GraphUpdate, numbering};
 
 use super::{Occurrence, Sim};
 use crate::rng::Rng;
@@ -56,7 +56,9 @@ impl Sim {
         self.submissions.graphs += 1;
         let graph = GraphId(self.submissions.graphs);
         let limit = 1 + self.submissions.rng.below(30);
-        let mut portions = match Portions::of(update, graph, limit) {
+        let numbering =
+            numbering(&update.tasks, &update.keys).map_err(|error| error.to_string())?;
+        let mut portions = match Portions::of(update, numbering, graph, limit) {
             Ok(portions) => portions,
             Err(update) => return self.core_event(Event::UpdateGraph(update)),
         };

@@ -65,7 +65,6 @@ impl<'a, P> From<&'a PackedTask<P>> for OrderTask<'a> {
     fn from(task: &'a PackedTask<P>) -> Self {
         Self {
             key: &task.key,
-            dependencies: &task.dependencies,
             kind: TaskKind::Task,
         }
     }

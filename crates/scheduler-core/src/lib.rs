@@ -23,6 +23,7 @@ mod sets;
 mod state;
 mod stimuli;
 pub mod story;
+mod tables;
 pub mod task;
 mod transitions;
 pub mod validate;

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use hashbrown::HashMap;
 
 use crate::ids::{ClientId, TaskId, WorkerId};
+use crate::tables::Table;
 
 /// A newtype of `u32`.
 pub(crate) trait Id: Copy + Eq + std::fmt::Debug {
@@ -49,6 +50,11 @@ impl Hasher for IdHasher {
     }
 }
 
+/// The hash of an id for a [`Table`].
+pub(crate) fn hash_of_id(id: impl Id) -> u64 {
+    u64::from(id.raw()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 /// Hash map from ids. Must not be iterated where the order can be seen.
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
@@ -59,7 +65,7 @@ const HOLE: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub(crate) struct OrderedIdSet<T> {
     slots: Vec<u32>,
-    positions: IdMap<u32, u32>,
+    positions: Positions,
     first: usize,
     marker: PhantomData<T>,
 }
@@ -68,7 +74,7 @@ impl<T> Default for OrderedIdSet<T> {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
-            positions: IdMap::default(),
+            positions: Positions::default(),
             first: 0,
             marker: PhantomData,
         }
@@ -77,21 +83,21 @@ impl<T> Default for OrderedIdSet<T> {
 
 impl<T: Id> OrderedIdSet<T> {
     pub(crate) fn len(&self) -> usize {
-        self.positions.len()
+        self.positions.0.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.positions.is_empty()
+        self.positions.0.is_empty()
     }
 
     pub(crate) fn contains(&self, id: T) -> bool {
-        self.positions.contains_key(&id.raw())
+        self.positions.get(id.raw()).is_some()
     }
 
     /// Adds `id` at the end; `false` if it was there.
     pub(crate) fn insert(&mut self, id: T) -> bool {
         let position = u32::try_from(self.slots.len()).unwrap_or(HOLE);
-        if self.positions.try_insert_id(id.raw(), position) {
+        if self.positions.insert(id.raw(), position) {
             self.slots.push(id.raw());
             true
         } else {
@@ -101,16 +107,16 @@ impl<T: Id> OrderedIdSet<T> {
 
     /// Removes `id`; `false` if it was not there.
     pub(crate) fn remove(&mut self, id: T) -> bool {
-        let Some(position) = self.positions.remove(&id.raw()) else {
+        let Some(position) = self.positions.remove(id.raw()) else {
             return false;
         };
         if let Some(slot) = self.slots.get_mut(position as usize) {
             *slot = HOLE;
         }
-        if self.positions.is_empty() {
+        if self.positions.0.is_empty() {
             self.slots.clear();
             self.first = 0;
-        } else if self.slots.len() > 2 * self.positions.len() + 16 {
+        } else if self.slots.len() > 2 * self.positions.0.len() + 16 {
             self.compact();
         }
         true
@@ -120,13 +126,13 @@ impl<T: Id> OrderedIdSet<T> {
         self.slots.retain(|&s| s != HOLE);
         self.first = 0;
         for (i, &s) in self.slots.iter().enumerate() {
-            if let Some(p) = self.positions.get_mut(&s) {
+            if let Some(p) = self.positions.get_mut(s) {
                 *p = i as u32;
             }
         }
         if self.slots.capacity() > 4 * self.slots.len() + 64 {
             self.slots.shrink_to_fit();
-            self.positions.shrink_to_fit();
+            self.positions.0.shrink_to_fit(Positions::hash_of);
         }
     }
 
@@ -139,20 +145,43 @@ impl<T: Id> OrderedIdSet<T> {
     }
 }
 
-/// `HashMap::try_insert` by value, without an entry's clone of the key.
-trait TryInsert {
-    fn try_insert_id(&mut self, key: u32, value: u32) -> bool;
-}
+/// Where each member of an [`OrderedIdSet`] is.
+#[derive(Clone, Debug, Default)]
+struct Positions(Table<(u32, u32)>);
 
-impl TryInsert for IdMap<u32, u32> {
-    fn try_insert_id(&mut self, key: u32, value: u32) -> bool {
-        match self.entry(key) {
-            hashbrown::hash_map::Entry::Occupied(_) => false,
-            hashbrown::hash_map::Entry::Vacant(v) => {
-                v.insert(value);
-                true
-            }
+impl Positions {
+    fn hash(id: u32) -> u64 {
+        hash_of_id(TaskId(id))
+    }
+
+    fn hash_of(member: &(u32, u32)) -> u64 {
+        Self::hash(member.0)
+    }
+
+    fn get(&self, id: u32) -> Option<u32> {
+        let found = self.0.find(Self::hash(id), |member| member.0 == id);
+        found.map(|member| member.1)
+    }
+
+    fn get_mut(&mut self, id: u32) -> Option<&mut u32> {
+        let found = self.0.find_mut(Self::hash(id), |member| member.0 == id);
+        found.map(|member| &mut member.1)
+    }
+
+    /// `false` if it was there.
+    fn insert(&mut self, id: u32, position: u32) -> bool {
+        if self.get(id).is_some() {
+            return false;
         }
+        let table = &mut self.0;
+        table.insert_unique(Self::hash(id), (id, position), Self::hash_of);
+        true
+    }
+
+    fn remove(&mut self, id: u32) -> Option<u32> {
+        let is_it = |member: &(u32, u32)| member.0 == id;
+        let removed = self.0.remove(Self::hash(id), is_it, Self::hash_of);
+        removed.map(|member| member.1)
     }
 }
 
@@ -197,7 +226,7 @@ impl<T: Id> IdSet<T> {
         }
         Self(Repr::Large(Box::new(OrderedIdSet {
             slots: Vec::with_capacity(members),
-            positions: IdMap::with_capacity_and_hasher(members, BuildHasherDefault::default()),
+            positions: Positions(Table::with_capacity(members)),
             ..OrderedIdSet::default()
         })))
     }
@@ -312,7 +341,7 @@ impl<T: Id> IdSet<T> {
             Repr::Large(s) => {
                 size_of::<OrderedIdSet<T>>()
                     + s.slots.capacity() * 4
-                    + s.positions.allocation_size()
+                    + s.positions.0.allocation_size()
             }
         }
     }

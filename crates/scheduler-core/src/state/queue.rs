@@ -4,11 +4,12 @@
 //! takes the others. Removal is lazy.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 
 use crate::ids::TaskId;
-use crate::sets::IdMap;
+use crate::sets::hash_of_id;
 use crate::state::Priority;
+use crate::tables::{Run, Table};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
@@ -23,10 +24,10 @@ const KEPT: usize = 1024;
 /// Tasks in state `queued` of one release.
 #[derive(Default)]
 pub(crate) struct TaskQueue {
-    run: VecDeque<Entry>,
+    run: Run<Entry>,
     heap: BinaryHeap<Reverse<Entry>>,
     /// The valid entry of each task.
-    live: IdMap<u32, u64>,
+    live: Table<(TaskId, u64)>,
     next: u64,
 }
 
@@ -40,7 +41,12 @@ impl TaskQueue {
     }
 
     pub(crate) fn contains(&self, task: TaskId) -> bool {
-        self.live.contains_key(&task.0)
+        self.sequence_of(task).is_some()
+    }
+
+    fn sequence_of(&self, task: TaskId) -> Option<u64> {
+        let found = self.live.find(hash_of_id(task), |&(id, _)| id == task);
+        found.map(|&(_, sequence)| sequence)
     }
 
     pub(crate) fn add(&mut self, task: TaskId, priority: Priority) {
@@ -49,7 +55,9 @@ impl TaskQueue {
         }
         let sequence = self.next;
         self.next += 1;
-        self.live.insert(task.0, sequence);
+        let hash_of = |&(id, _): &(TaskId, u64)| hash_of_id(id);
+        self.live
+            .insert_unique(hash_of_id(task), (task, sequence), hash_of);
         let entry = Entry {
             priority,
             sequence,
@@ -63,7 +71,9 @@ impl TaskQueue {
     }
 
     pub(crate) fn remove(&mut self, task: TaskId) {
-        let sequence = self.live.remove(&task.0);
+        let (hash, is_it) = (hash_of_id(task), |&(id, _): &(TaskId, u64)| id == task);
+        let removed = self.live.remove(hash, is_it, |&(id, _)| hash_of_id(id));
+        let sequence = removed.map(|(_, sequence)| sequence);
         // Mostly it is the next one.
         if self
             .run
@@ -75,24 +85,24 @@ impl TaskQueue {
         }
         let entries = self.run.len() + self.heap.len();
         if self.live.is_empty() {
-            self.run.clear();
+            self.run = Run::default();
             self.heap.clear();
             // What a large graph needed is not kept.
-            self.run.shrink_to(KEPT);
             self.heap.shrink_to(KEPT);
-            if self.live.capacity() > 2 * KEPT {
-                self.live = IdMap::default();
-            }
+            self.live = Table::default();
         } else if entries > 2 * self.live.len() + 64 {
             let live = &self.live;
-            let valid = |e: &Entry| live.get(&e.task.0) == Some(&e.sequence);
+            let valid = |e: &Entry| {
+                let is_it = |&member: &(TaskId, u64)| member == (e.task, e.sequence);
+                live.find(hash_of_id(e.task), is_it).is_some()
+            };
             self.run.retain(valid);
             self.heap.retain(|Reverse(e)| valid(e));
         }
     }
 
     fn is_live(&self, entry: &Entry) -> bool {
-        self.live.get(&entry.task.0) == Some(&entry.sequence)
+        self.sequence_of(entry.task) == Some(entry.sequence)
     }
 
     /// The task that runs next.
@@ -171,7 +181,7 @@ mod tests {
         let order = drain(&mut queue);
         assert_eq!(order.first(), Some(&150));
         assert_eq!(order.last(), Some(&0));
-        assert!(queue.run.is_empty() && queue.heap.is_empty());
+        assert!(queue.run.len() == 0 && queue.heap.is_empty());
     }
 
     #[test]
@@ -182,7 +192,7 @@ mod tests {
             queue.add(TaskId(task), Priority(0.0, 1.0, 0));
         }
         assert_eq!(drain(&mut queue).len(), many as usize);
-        assert!(queue.run.capacity() <= 2 * KEPT && queue.live.capacity() <= 2 * KEPT);
+        assert!(queue.run.len() == 0 && queue.live.allocation_size() == 0);
         queue.add(TaskId(1), Priority(0.0, 1.0, 0));
         assert_eq!(drain(&mut queue), [1]);
     }

@@ -4,7 +4,6 @@ use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use oxidask_key::Key;
 use std::hash::BuildHasher;
 
@@ -14,6 +13,7 @@ use crate::ids::{ClientId, RunId, TaskId, WorkerId};
 use crate::opaque::Opaque;
 use crate::sets::IdSet;
 use crate::state::GroupId;
+use crate::tables::Table;
 use crate::task::TaskState;
 
 /// (−user priority, generation, order); the smaller runs first.
@@ -258,7 +258,7 @@ pub(crate) struct TaskTable {
     blocks: Vec<Vec<Option<Task>>>,
     free: Vec<u32>,
     /// (hash, slot). The hash is kept so that growing does not visit the tasks.
-    index: HashTable<(u32, u32)>,
+    index: Table<(u32, u32)>,
     hasher: FixedState,
     /// Stands in for a task that should be there and is not: a bug, but none to die of.
     missing: Task,
@@ -287,7 +287,7 @@ impl TaskTable {
         Self {
             blocks: Vec::new(),
             free: Vec::new(),
-            index: HashTable::new(),
+            index: Table::default(),
             hasher: FixedState::with_seed(seed),
             missing: Task::new(Key::None, None, TaskState::Forgotten, GroupId::MISSING),
         }
@@ -351,15 +351,14 @@ impl TaskTable {
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         let task = slot_mut(&mut self.blocks, id.0)?.take()?;
         let hash = self.hash(&task.key);
-        if let Ok(entry) = self.index.find_entry(spread(hash), |&(_, i)| i == id.0) {
-            entry.remove();
-        }
+        let index = &mut self.index;
+        index.remove(spread(hash), |&(_, i)| i == id.0, |&(h, _)| spread(h));
         self.free.push(id.0);
         if self.index.is_empty() && self.blocks.len() > 2 {
             // The end of a big computation: give the memory back.
             self.blocks = Vec::new();
             self.free = Vec::new();
-            self.index = HashTable::new();
+            self.index = Table::default();
         }
         Some(task)
     }

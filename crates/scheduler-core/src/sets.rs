@@ -50,9 +50,11 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The hash of an id for a [`Table`].
+/// The hash of an id for a [`Table`]. More than one multiplication: it would fill all parts evenly, and these would
+/// then all be full at the same moment.
 pub(crate) fn hash_of_id(id: impl Id) -> u64 {
-    u64::from(id.raw()).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    let mixed = u64::from(id.raw()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
 /// Hash map from ids. Must not be iterated where the order can be seen.

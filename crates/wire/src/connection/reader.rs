@@ -23,7 +23,7 @@ const LANDS_FROM: usize = 4 << 20;
 const ALIGNED_FROM: usize = 64 << 10;
 
 /// Reads messages. Nothing is allocated for bytes that have not arrived, beyond as much again as
-/// already has.
+/// already has; at the beginning of a large message, beyond what the whole of it takes.
 pub struct Reader {
     pub(super) io: ReadSide,
     buf: BytesMut,
@@ -48,6 +48,22 @@ pub struct Opening {
     pub body: Bytes,
     /// Lengths of the frames behind it.
     pub lengths: Vec<usize>,
+}
+
+/// From so many bytes of it on a message gets room for a whole that is at most so many times as large …
+const TRUSTED: (usize, usize) = (1 << 20, 64);
+/// … and no larger than this. Until something arrives it is no memory, only addresses.
+const MOST_AT_ONCE: usize = 1 << 30;
+
+/// How much room to make when so many bytes are there and so many are missing. What is there is copied each time,
+/// and everybody on this thread waits: a hundred megabytes take as many milliseconds.
+fn room(have: usize, missing: usize) -> usize {
+    let (from, times) = TRUSTED;
+    let is_trusted = have >= from && missing / times < have && missing <= MOST_AT_ONCE;
+    match is_trusted {
+        true => missing,
+        false => missing.min(have.max(CHUNK)),
+    }
 }
 
 impl fmt::Debug for Reader {
@@ -285,13 +301,56 @@ impl Reader {
         }
         let have = self.buf.len();
         let missing = wanted.saturating_sub(have).max(ROOM);
-        self.buf.reserve(missing.min(have.max(CHUNK)));
+        self.buf.reserve(room(have, missing));
         if self.io.read_buf(&mut self.buf).await? > 0 {
             Ok(())
         } else if have == 0 {
             Err(ReadError::Closed)
         } else {
             Err(ReadError::Cut)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Room that is made for a message, and how much was copied for it at once.
+    fn read(total: usize) -> Vec<(usize, usize)> {
+        let mut have = 0;
+        let mut steps = Vec::new();
+        while have < total {
+            let made = room(have, total - have);
+            steps.push((made, have));
+            have += made;
+        }
+        assert_eq!(have, total, "not more than the message");
+        steps
+    }
+
+    #[test]
+    fn room_is_made_for_what_has_arrived_or_little_more() {
+        for total in [1, CHUNK, 1 << 20, 110 << 20, 3 << 30] {
+            for (made, have) in read(total) {
+                let allowed = match have < TRUSTED.0 {
+                    true => have.max(CHUNK),
+                    false => TRUSTED.1 * have,
+                };
+                assert!(
+                    made <= allowed && made <= MOST_AT_ONCE.max(have),
+                    "{made} for {have}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn little_of_a_large_message_is_copied_to_make_room() {
+        for total in [1 << 20, 100 << 20, 110 << 20, 1 << 30] {
+            let copied = read(total).into_iter().map(|(_, have)| have).max();
+            let most = (total / TRUSTED.1 * 2).max(TRUSTED.0);
+            assert!(copied <= Some(most), "{copied:?} of {total}");
         }
     }
 }

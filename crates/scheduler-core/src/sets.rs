@@ -96,6 +96,11 @@ impl<T: Id> OrderedIdSet<T> {
         self.positions.get(id.raw()).is_some()
     }
 
+    /// Makes room for many more members at once, if there are few yet.
+    pub(crate) fn expect(&mut self, members: usize) {
+        self.positions.0.expect(members, Positions::hash_of);
+    }
+
     /// Adds `id` at the end; `false` if it was there.
     pub(crate) fn insert(&mut self, id: T) -> bool {
         let position = u32::try_from(self.slots.len()).unwrap_or(HOLE);

@@ -38,6 +38,18 @@ impl<T> Table<T> {
         }
     }
 
+    /// Makes room for many more members at once, if there are so few that this is soon done.
+    pub(crate) fn expect(&mut self, members: usize, hash_of: impl Fn(&T) -> u64) {
+        let few = 2 * PART;
+        if self.len > few || members <= few {
+            return;
+        }
+        let larger = Self::with_capacity(self.len + members);
+        for member in std::mem::replace(self, larger).parts.into_iter().flatten() {
+            self.insert_unique(hash_of(&member), member, &hash_of);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -272,6 +284,20 @@ mod tests {
         }
         assert!(table.is_empty() && table.parts.len() <= 2);
         assert_eq!(remove(&mut table, 1), None);
+    }
+
+    #[test]
+    fn a_table_that_expects_members_has_room_for_them_at_once() {
+        let mut table = Table::default();
+        (0..100).for_each(|member| insert(&mut table, member));
+        table.expect(20 * PART, hash_of);
+        let parts = table.parts.len();
+        (100..19 * PART as u32).for_each(|member| insert(&mut table, member));
+        assert_eq!(table.parts.len(), parts);
+        assert_eq!(table.len(), 19 * PART);
+        assert!((0..19 * PART as u32).all(|member| has(&table, member)));
+        table.expect(100 * PART, hash_of);
+        assert_eq!(table.parts.len(), parts, "too many to be moved");
     }
 
     #[test]

@@ -320,6 +320,11 @@ impl TaskTable {
         slot_mut(&mut self.blocks, id.0)?.as_mut()
     }
 
+    /// Makes room for a large graph, if little is there yet.
+    pub(crate) fn expect(&mut self, tasks: usize) {
+        self.index.expect(tasks, |&(h, _)| spread(h));
+    }
+
     /// Adds a task whose key is not in the table.
     pub(crate) fn insert(&mut self, task: Task) -> TaskId {
         let hash = self.hash(&task.key);

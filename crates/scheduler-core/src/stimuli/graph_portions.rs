@@ -41,12 +41,13 @@ impl Scheduler {
             return;
         }
         self.set_stimulus(std::sync::Arc::clone(&update.stimulus_id), "update-graph");
+        let tasks = groups.iter().map(|group| group.tasks as usize).sum();
         let mut open = OpenGraph {
             graph,
             release: self.release_id(&update.release),
             generation: 0.0,
             others: others.len(),
-            members: Vec::new(),
+            members: Vec::with_capacity(others.len() + tasks),
             groups: Vec::new(),
             noted: BTreeSet::new(),
             new: 0,
@@ -66,6 +67,10 @@ impl Scheduler {
             self.log_graph(&open.update, None);
             self.refuse_keys(&open.update);
             return;
+        }
+        self.tasks.expect(tasks);
+        if let Some(client) = self.clients.get_mut(open.update.client) {
+            client.wants_what.expect(open.update.keys.len());
         }
         open.generation = self.generation_of(&open.update);
         let (mut wanted, mut lost) = (Vec::new(), Vec::new());
@@ -135,6 +140,9 @@ impl Scheduler {
             }
             return self.fulfil_wishes();
         }
+        // They were needed for the beginning. To drop a million at the end would take long.
+        let keys = &mut open.update.keys;
+        keys.truncate(keys.len().saturating_sub(2 * portion.tasks.len()));
         let taken = self.take_portion(&mut open, portion);
         let concerned = self.adopt_groups(&taken.touched);
         let unheard = &concerned - &open.noted;

@@ -2,6 +2,7 @@
 //! Python, so only peers are compared with each other.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
@@ -13,7 +14,7 @@ use crate::context::Context;
 pub fn packages_of_a_peer(context: &Context, release: Release) -> Option<Value> {
     let workers = context.workers.all();
     let clients = context.clients.connected();
-    let of_workers = workers.iter().map(|w| (w.release, &w.versions));
+    let of_workers = workers.iter().map(|w| (w.release, &*w.versions));
     let of_clients = clients
         .iter()
         .filter_map(|client| client.connection.as_ref())
@@ -59,14 +60,49 @@ fn version(versions: &Value, package: &str) -> String {
     }
 }
 
-/// The warning for a peer (`source`) whose packages differ from those of the workers; empty when
-/// they agree.
-pub fn mismatch_warning<'a>(
-    versions: &Value,
-    source: &str,
-    workers: impl Iterator<Item = (&'a str, &'a Value)>,
-) -> String {
-    let workers: Vec<(&str, &Value)> = workers.collect();
+/// What workers say of themselves when they register, each kind once: most say the same, and whoever comes is
+/// compared with all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Kinds(Vec<(Arc<Value>, usize)>);
+
+impl Kinds {
+    /// Notes what one more worker says; the value that all who say it share.
+    pub(crate) fn add(&mut self, versions: &Arc<Value>) -> Arc<Value> {
+        if let Some((shared, workers)) = self.0.iter_mut().find(|(kind, _)| kind == versions) {
+            *workers += 1;
+            return Arc::clone(shared);
+        }
+        self.0.push((Arc::clone(versions), 1));
+        Arc::clone(versions)
+    }
+
+    /// A worker that said this has left.
+    pub(crate) fn remove(&mut self, versions: &Arc<Value>) {
+        let found = self
+            .0
+            .iter()
+            .position(|(kind, _)| Arc::ptr_eq(kind, versions));
+        if let Some((at, (_, workers))) = found.and_then(|at| Some((at, self.0.get_mut(at)?))) {
+            *workers -= 1;
+            if *workers == 0 {
+                self.0.remove(at);
+            }
+        }
+    }
+
+    /// All kinds, without that of one worker unless others say the same.
+    pub(crate) fn of_others(&self, one: Option<&Arc<Value>>) -> Vec<Arc<Value>> {
+        let alone = |(kind, workers): &&(Arc<Value>, usize)| {
+            *workers == 1 && one.is_some_and(|one| Arc::ptr_eq(kind, one))
+        };
+        let others = self.0.iter().filter(|kind| !alone(kind));
+        others.map(|(kind, _)| Arc::clone(kind)).collect()
+    }
+}
+
+/// The warning for a peer (`source`) whose packages differ from those of the workers (each kind of
+/// them); empty when they agree.
+pub fn mismatch_warning(versions: &Value, source: &str, workers: &[Arc<Value>]) -> String {
     let packages = |versions: &Value| -> Vec<String> {
         let packages = versions.get("packages").and_then(Value::as_map);
         let names = packages.unwrap_or(&[]).iter();
@@ -75,13 +111,13 @@ pub fn mismatch_warning<'a>(
             .collect()
     };
     let mut names: BTreeSet<String> = packages(versions).into_iter().collect();
-    for (_, worker) in &workers {
+    for worker in workers {
         names.extend(packages(worker));
     }
     let mut rows = Vec::new();
     for name in names {
         let own = version(versions, &name);
-        let theirs: BTreeSet<String> = workers.iter().map(|(_, w)| version(w, &name)).collect();
+        let theirs: BTreeSet<String> = workers.iter().map(|w| version(w, &name)).collect();
         if theirs.iter().all(|version| *version == own) {
             continue;
         }
@@ -136,15 +172,12 @@ mod tests {
     #[test]
     fn only_differences_are_reported() {
         let client = versions(&[("dask", "1"), ("numpy", "2")]);
-        let same = versions(&[("dask", "1"), ("numpy", "2")]);
-        let other = versions(&[("dask", "1"), ("numpy", "3")]);
-        assert_eq!(mismatch_warning(&client, "Client", [].into_iter()), "");
-        assert_eq!(
-            mismatch_warning(&client, "Client", [("a", &same)].into_iter()),
-            ""
-        );
-        let warning =
-            mismatch_warning(&client, "Client", [("a", &same), ("b", &other)].into_iter());
+        let same = Arc::new(versions(&[("dask", "1"), ("numpy", "2")]));
+        let other = Arc::new(versions(&[("dask", "1"), ("numpy", "3")]));
+        assert_eq!(mismatch_warning(&client, "Client", &[]), "");
+        let workers = [same, other];
+        assert_eq!(mismatch_warning(&client, "Client", &workers[..1]), "");
+        let warning = mismatch_warning(&client, "Client", &workers);
         assert_eq!(
             warning,
             "Mismatched versions found\n\n\
@@ -154,5 +187,23 @@ mod tests {
              | numpy   | 2      | None      | {'2', '3'} |\n\
              +---------+--------+-----------+------------+"
         );
+    }
+
+    #[test]
+    fn workers_that_say_the_same_share_it() {
+        let said = |version| Arc::new(versions(&[("dask", version)]));
+        let mut kinds = Kinds::default();
+        let first = kinds.add(&said("1"));
+        let second = kinds.add(&said("1"));
+        let other = kinds.add(&said("2"));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(kinds.of_others(None), [said("1"), said("2")]);
+        assert_eq!(kinds.of_others(Some(&first)), [said("1"), said("2")]);
+        assert_eq!(kinds.of_others(Some(&other)), [said("1")]);
+        kinds.remove(&first);
+        assert_eq!(kinds.of_others(Some(&second)), [said("2")]);
+        kinds.remove(&second);
+        kinds.remove(&other);
+        assert!(kinds.of_others(None).is_empty());
     }
 }

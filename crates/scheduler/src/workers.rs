@@ -12,6 +12,7 @@ use oxidask_wire::value::Value;
 use parking_lot::{Mutex, RwLock};
 
 use crate::outbox::Outbox;
+use crate::versions::Kinds;
 
 /// A registered worker.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub struct WorkerEntry {
     pub release: Release,
     /// `services` of its registration: name and port.
     pub services: Value,
-    /// `versions` of its registration.
-    pub versions: Value,
+    /// `versions` of its registration; one value for all workers that say the same.
+    pub versions: Arc<Value>,
     /// `extra` of its registration.
     pub extra: Value,
     /// Memory limit as given: an int or nil.
@@ -78,6 +79,7 @@ struct Inner {
     /// Those that call themselves otherwise than they are known.
     by_contact: HashMap<Arc<str>, WorkerId>,
     by_name: HashMap<Arc<str>, WorkerId>,
+    versions: Kinds,
 }
 
 impl WorkerTable {
@@ -100,7 +102,9 @@ impl WorkerTable {
         }
         inner.last_id += 1;
         let id = WorkerId(inner.last_id);
-        let entry = Arc::new(make(id));
+        let mut entry = make(id);
+        entry.versions = inner.versions.add(&entry.versions);
+        let entry = Arc::new(entry);
         inner.by_address.insert(Arc::clone(address), id);
         if entry.contact != entry.info.address {
             inner.by_contact.insert(Arc::clone(&entry.contact), id);
@@ -120,6 +124,7 @@ impl WorkerTable {
     pub fn remove(&self, id: WorkerId) -> Option<Arc<WorkerEntry>> {
         let mut inner = self.inner.write();
         let entry = inner.by_id.remove(&id)?;
+        inner.versions.remove(&entry.versions);
         if inner.by_address.get(&entry.info.address) == Some(&id) {
             inner.by_address.remove(&entry.info.address);
         }
@@ -165,6 +170,12 @@ impl WorkerTable {
         let inner = self.inner.read();
         let of_nanny = |w: &&Arc<WorkerEntry>| w.info.nanny.as_deref() == Some(address);
         inner.by_id.values().find(of_nanny).map(|w| w.release)
+    }
+
+    /// What the workers say of their packages, each kind once; without what `except` alone says.
+    pub fn versions(&self, except: Option<&WorkerEntry>) -> Vec<Arc<Value>> {
+        let except = except.map(|worker| &worker.versions);
+        self.inner.read().versions.of_others(except)
     }
 
     /// All workers by address, the order that stock has.

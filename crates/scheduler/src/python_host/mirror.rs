@@ -303,7 +303,7 @@ pub(super) fn new_worker(worker: &WorkerEntry) -> Value {
         ("long_running", Value::Array(Vec::new())),
         ("memory", memory(MemoryState::default())),
         ("services", worker.services.clone()),
-        ("versions", worker.versions.clone()),
+        ("versions", Value::clone(&worker.versions)),
         ("extra", worker.extra.clone()),
         ("metrics", worker.live.lock().metrics.clone()),
     ])

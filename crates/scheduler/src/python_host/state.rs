@@ -204,7 +204,7 @@ fn complete(context: &Context, snapshot: Snapshot) -> (Value, Vec<Bytes>) {
         row.insert("name", worker.name.clone());
         row.insert("memory_limit", worker.memory_limit.clone());
         row.insert("services", worker.services.clone());
-        row.insert("versions", worker.versions.clone());
+        row.insert("versions", Value::clone(&worker.versions));
         row.insert("extra", worker.extra.clone());
         let live = worker.live.lock();
         row.insert("metrics", live.metrics.clone());

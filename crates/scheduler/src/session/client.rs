@@ -115,9 +115,7 @@ pub async fn run(context: Arc<Context>, call: Call, reader: Reader, mut writer: 
 }
 
 fn mismatch(context: &Context, versions: &Value) -> String {
-    let workers = context.workers.all();
-    let workers = workers.iter().map(|w| (&*w.info.address, &w.versions));
-    versions::mismatch_warning(versions, "Client", workers)
+    versions::mismatch_warning(versions, "Client", &context.workers.versions(None))
 }
 
 fn log_client(context: &Arc<Context>, client: &ClientEntry, action: &str) {

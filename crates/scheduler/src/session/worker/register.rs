@@ -81,7 +81,7 @@ pub(super) async fn register(
             name,
             release,
             services: value("services"),
-            versions,
+            versions: Arc::new(versions),
             extra: value("extra"),
             memory_limit: value("memory_limit"),
             registered: now,
@@ -217,17 +217,12 @@ async fn resolve(address: &str) -> String {
 
 /// The answer to a worker that was let in.
 pub(super) fn reply(context: &Context, worker: &WorkerEntry) -> Value {
-    let others = context.workers.all();
-    let others = others.iter().filter(|w| w.id != worker.id);
     let source = match &*worker.info.server_id {
         "" => &worker.info.address,
         _ => &worker.info.server_id,
     };
-    let warning = versions::mismatch_warning(
-        &worker.versions,
-        source,
-        others.map(|w| (&*w.info.address, &w.versions)),
-    );
+    let others = context.workers.versions(Some(worker));
+    let warning = versions::mismatch_warning(&worker.versions, source, &others);
     Value::map([
         ("status", Value::from("OK")),
         ("time", clock::now().0.into()),

@@ -139,8 +139,32 @@ impl Numbering {
         self.others.get(..self.below as usize).unwrap_or_default()
     }
 
+    /// Leaves out the tasks that are neither wanted nor needed for those; the rest move up. Whether each stays.
+    pub fn cull(&mut self) -> Vec<bool> {
+        let needed = self.needed();
+        if needed.iter().all(|&needed| needed) {
+            return needed;
+        }
+        let stays = |at: usize| needed.get(at) == Some(&true);
+        let mut new = vec![u32::MAX; self.tasks() + self.others.len()];
+        let mut next = 0;
+        for (at, number) in new.iter_mut().enumerate() {
+            if at >= self.tasks() || stays(at) {
+                *number = next;
+                next += 1;
+            }
+        }
+        let renumber = |number: &mut u32| {
+            *number = new.get(*number as usize).copied().unwrap_or(u32::MAX);
+        };
+        self.rebuild(|task| stays(task as usize), |_, _| true);
+        self.edges.iter_mut().for_each(renumber);
+        self.wanted.iter_mut().for_each(renumber);
+        needed
+    }
+
     /// The tasks that are wanted, or needed for those.
-    pub fn needed(&self) -> Vec<bool> {
+    fn needed(&self) -> Vec<bool> {
         let mut needed = vec![false; self.tasks()];
         let mut work = self.wanted.clone();
         while let Some(task) = work.pop() {
@@ -153,47 +177,23 @@ impl Numbering {
         needed
     }
 
-    /// Leaves tasks out: those that `keep` is false of, which no other may depend on and nobody want. The rest move
-    /// up.
-    pub fn retain(&mut self, keep: &[bool]) {
-        if keep.iter().all(|&kept| kept) {
-            return;
-        }
-        let kept = |at: usize| keep.get(at) == Some(&true);
-        let mut new = vec![u32::MAX; self.tasks() + self.others.len()];
-        let mut next = 0;
-        for (at, number) in new.iter_mut().enumerate() {
-            if at >= self.tasks() || kept(at) {
-                *number = next;
-                next += 1;
-            }
-        }
-        let renumber = |number: &mut u32| {
-            *number = new.get(*number as usize).copied().unwrap_or(u32::MAX);
-        };
-        let (mut starts, mut edges) = (vec![0], Vec::with_capacity(self.edges.len()));
-        for task in (0..self.tasks).filter(|&task| kept(task as usize)) {
-            edges.extend_from_slice(self.dependencies(task));
-            starts.push(edges.len() as u32);
-        }
-        edges.iter_mut().for_each(renumber);
-        self.wanted.iter_mut().for_each(renumber);
-        (self.starts, self.edges) = (starts, edges);
-        self.tasks = self.starts.len() as u32 - 1;
-    }
-
     /// Leaves out dependencies of tasks on themselves, which some clients (≤ 2.30.1) name.
     pub fn drop_loops(&mut self) {
         let is_loop = |task: u32| self.dependencies(task).contains(&task);
-        if !(0..self.tasks).any(is_loop) {
-            return;
+        if (0..self.tasks).any(is_loop) {
+            self.rebuild(|_| true, |task, below| below != task);
         }
+    }
+
+    /// Leaves out tasks and dependencies; the numbers of what they depend on stay.
+    fn rebuild(&mut self, stays: impl Fn(u32) -> bool, depends: impl Fn(u32, u32) -> bool) {
         let (mut starts, mut edges) = (vec![0], Vec::with_capacity(self.edges.len()));
-        for task in 0..self.tasks {
-            let below = self.dependencies(task).iter();
-            edges.extend(below.copied().filter(|&below| below != task));
+        for task in (0..self.tasks).filter(|&task| stays(task)) {
+            let below = self.dependencies(task).iter().copied();
+            edges.extend(below.filter(|&below| depends(task, below)));
             starts.push(edges.len() as u32);
         }
+        self.tasks = starts.len() as u32 - 1;
         (self.starts, self.edges) = (starts, edges);
     }
 }
@@ -350,9 +350,7 @@ mod tests {
             ("b", &["a", "x"]),
         ]);
         let mut numbering = numbering(&tasks, &["b", "z"]);
-        let needed = numbering.needed();
-        assert_eq!(needed, [false, true, false, true]);
-        numbering.retain(&needed);
+        assert_eq!(numbering.cull(), [false, true, false, true]);
         assert_eq!(numbering.tasks(), 2);
         assert_eq!(numbering.others(), keys(&["w", "x", "z"]));
         assert_eq!(edges(&numbering), [&[3][..], &[0, 3]]);

@@ -50,11 +50,83 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The hash of an id for a [`Table`]. More than one multiplication: it would fill all parts evenly, and these would
-/// then all be full at the same moment.
-pub(crate) fn hash_of_id(id: impl Id) -> u64 {
-    let mixed = u64::from(id.raw()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+/// A map from ids that may become large: it grows little by little, see [`Table`].
+#[derive(Clone, Debug)]
+pub(crate) struct IdTable<V>(Table<(u32, V)>);
+
+impl<V> Default for IdTable<V> {
+    fn default() -> Self {
+        Self(Table::default())
+    }
+}
+
+impl<V: Copy> IdTable<V> {
+    /// An empty map with room for so many members.
+    fn with_capacity(members: usize) -> Self {
+        Self(Table::with_capacity(members))
+    }
+
+    /// More than one multiplication: it would fill all parts evenly, and these would then all be full at the same
+    /// moment.
+    fn hash(id: u32) -> u64 {
+        let mixed = u64::from(id).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+    }
+
+    fn hash_of(member: &(u32, V)) -> u64 {
+        Self::hash(member.0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn get(&self, id: impl Id) -> Option<V> {
+        let id = id.raw();
+        let found = self.0.find(Self::hash(id), |member| member.0 == id);
+        found.map(|member| member.1)
+    }
+
+    fn get_mut(&mut self, id: impl Id) -> Option<&mut V> {
+        let id = id.raw();
+        let found = self.0.find_mut(Self::hash(id), |member| member.0 == id);
+        found.map(|member| &mut member.1)
+    }
+
+    /// `false` if the id was there, whose value stays.
+    pub(crate) fn insert(&mut self, id: impl Id, value: V) -> bool {
+        if self.get(id).is_some() {
+            return false;
+        }
+        let (hash, member) = (Self::hash(id.raw()), (id.raw(), value));
+        self.0.insert_unique(hash, member, Self::hash_of);
+        true
+    }
+
+    pub(crate) fn remove(&mut self, id: impl Id) -> Option<V> {
+        let id = id.raw();
+        let is_it = |member: &(u32, V)| member.0 == id;
+        let removed = self.0.remove(Self::hash(id), is_it, Self::hash_of);
+        removed.map(|member| member.1)
+    }
+
+    /// See [`Table::expect`].
+    fn expect(&mut self, members: usize) {
+        self.0.expect(members, Self::hash_of);
+    }
+
+    fn shrink_to_fit(&mut self) {
+        self.0.shrink_to_fit(Self::hash_of);
+    }
+
+    /// Heap bytes held.
+    pub(crate) fn allocation_size(&self) -> usize {
+        self.0.allocation_size()
+    }
 }
 
 /// Hash map from ids. Must not be iterated where the order can be seen.
@@ -67,7 +139,7 @@ const HOLE: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub(crate) struct OrderedIdSet<T> {
     slots: Vec<u32>,
-    positions: Positions,
+    positions: IdTable<u32>,
     first: usize,
     marker: PhantomData<T>,
 }
@@ -76,7 +148,7 @@ impl<T> Default for OrderedIdSet<T> {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
-            positions: Positions::default(),
+            positions: IdTable::default(),
             first: 0,
             marker: PhantomData,
         }
@@ -85,26 +157,26 @@ impl<T> Default for OrderedIdSet<T> {
 
 impl<T: Id> OrderedIdSet<T> {
     pub(crate) fn len(&self) -> usize {
-        self.positions.0.len()
+        self.positions.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.positions.0.is_empty()
+        self.positions.is_empty()
     }
 
     pub(crate) fn contains(&self, id: T) -> bool {
-        self.positions.get(id.raw()).is_some()
+        self.positions.get(id).is_some()
     }
 
     /// Makes room for many more members at once, if there are few yet.
     pub(crate) fn expect(&mut self, members: usize) {
-        self.positions.0.expect(members, Positions::hash_of);
+        self.positions.expect(members);
     }
 
     /// Adds `id` at the end; `false` if it was there.
     pub(crate) fn insert(&mut self, id: T) -> bool {
         let position = u32::try_from(self.slots.len()).unwrap_or(HOLE);
-        if self.positions.insert(id.raw(), position) {
+        if self.positions.insert(id, position) {
             self.slots.push(id.raw());
             true
         } else {
@@ -114,16 +186,16 @@ impl<T: Id> OrderedIdSet<T> {
 
     /// Removes `id`; `false` if it was not there.
     pub(crate) fn remove(&mut self, id: T) -> bool {
-        let Some(position) = self.positions.remove(id.raw()) else {
+        let Some(position) = self.positions.remove(id) else {
             return false;
         };
         if let Some(slot) = self.slots.get_mut(position as usize) {
             *slot = HOLE;
         }
-        if self.positions.0.is_empty() {
+        if self.positions.is_empty() {
             self.slots.clear();
             self.first = 0;
-        } else if self.slots.len() > 2 * self.positions.0.len() + 16 {
+        } else if self.slots.len() > 2 * self.positions.len() + 16 {
             self.compact();
         }
         true
@@ -133,13 +205,13 @@ impl<T: Id> OrderedIdSet<T> {
         self.slots.retain(|&s| s != HOLE);
         self.first = 0;
         for (i, &s) in self.slots.iter().enumerate() {
-            if let Some(p) = self.positions.get_mut(s) {
+            if let Some(p) = self.positions.get_mut(T::from_raw(s)) {
                 *p = i as u32;
             }
         }
         if self.slots.capacity() > 4 * self.slots.len() + 64 {
             self.slots.shrink_to_fit();
-            self.positions.0.shrink_to_fit(Positions::hash_of);
+            self.positions.shrink_to_fit();
         }
     }
 
@@ -149,46 +221,6 @@ impl<T: Id> OrderedIdSet<T> {
             .iter()
             .filter(|&&s| s != HOLE)
             .map(|&s| T::from_raw(s))
-    }
-}
-
-/// Where each member of an [`OrderedIdSet`] is.
-#[derive(Clone, Debug, Default)]
-struct Positions(Table<(u32, u32)>);
-
-impl Positions {
-    fn hash(id: u32) -> u64 {
-        hash_of_id(TaskId(id))
-    }
-
-    fn hash_of(member: &(u32, u32)) -> u64 {
-        Self::hash(member.0)
-    }
-
-    fn get(&self, id: u32) -> Option<u32> {
-        let found = self.0.find(Self::hash(id), |member| member.0 == id);
-        found.map(|member| member.1)
-    }
-
-    fn get_mut(&mut self, id: u32) -> Option<&mut u32> {
-        let found = self.0.find_mut(Self::hash(id), |member| member.0 == id);
-        found.map(|member| &mut member.1)
-    }
-
-    /// `false` if it was there.
-    fn insert(&mut self, id: u32, position: u32) -> bool {
-        if self.get(id).is_some() {
-            return false;
-        }
-        let table = &mut self.0;
-        table.insert_unique(Self::hash(id), (id, position), Self::hash_of);
-        true
-    }
-
-    fn remove(&mut self, id: u32) -> Option<u32> {
-        let is_it = |member: &(u32, u32)| member.0 == id;
-        let removed = self.0.remove(Self::hash(id), is_it, Self::hash_of);
-        removed.map(|member| member.1)
     }
 }
 
@@ -233,7 +265,7 @@ impl<T: Id> IdSet<T> {
         }
         Self(Repr::Large(Box::new(OrderedIdSet {
             slots: Vec::with_capacity(members),
-            positions: Positions(Table::with_capacity(members)),
+            positions: IdTable::with_capacity(members),
             ..OrderedIdSet::default()
         })))
     }
@@ -348,7 +380,7 @@ impl<T: Id> IdSet<T> {
             Repr::Large(s) => {
                 size_of::<OrderedIdSet<T>>()
                     + s.slots.capacity() * 4
-                    + s.positions.0.allocation_size()
+                    + s.positions.allocation_size()
             }
         }
     }

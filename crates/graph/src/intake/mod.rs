@@ -51,9 +51,7 @@ pub struct SplitGraph {
 impl SplitGraph {
     /// Leaves out what is not needed for what is wanted.
     pub fn cull(&mut self) {
-        let needed = self.numbering.needed();
-        self.numbering.retain(&needed);
-        let mut needed = needed.into_iter();
+        let mut needed = self.numbering.cull().into_iter();
         self.tasks.retain(|_| needed.next() == Some(true));
     }
 }

@@ -7,9 +7,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::ids::TaskId;
-use crate::sets::hash_of_id;
+use crate::sets::IdTable;
 use crate::state::Priority;
-use crate::tables::{Run, Table};
+use crate::tables::Run;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
@@ -27,7 +27,7 @@ pub(crate) struct TaskQueue {
     run: Run<Entry>,
     heap: BinaryHeap<Reverse<Entry>>,
     /// The valid entry of each task.
-    live: Table<(TaskId, u64)>,
+    live: IdTable<u64>,
     next: u64,
 }
 
@@ -41,12 +41,7 @@ impl TaskQueue {
     }
 
     pub(crate) fn contains(&self, task: TaskId) -> bool {
-        self.sequence_of(task).is_some()
-    }
-
-    fn sequence_of(&self, task: TaskId) -> Option<u64> {
-        let found = self.live.find(hash_of_id(task), |&(id, _)| id == task);
-        found.map(|&(_, sequence)| sequence)
+        self.live.get(task).is_some()
     }
 
     pub(crate) fn add(&mut self, task: TaskId, priority: Priority) {
@@ -55,9 +50,7 @@ impl TaskQueue {
         }
         let sequence = self.next;
         self.next += 1;
-        let hash_of = |&(id, _): &(TaskId, u64)| hash_of_id(id);
-        self.live
-            .insert_unique(hash_of_id(task), (task, sequence), hash_of);
+        self.live.insert(task, sequence);
         let entry = Entry {
             priority,
             sequence,
@@ -71,9 +64,7 @@ impl TaskQueue {
     }
 
     pub(crate) fn remove(&mut self, task: TaskId) {
-        let (hash, is_it) = (hash_of_id(task), |&(id, _): &(TaskId, u64)| id == task);
-        let removed = self.live.remove(hash, is_it, |&(id, _)| hash_of_id(id));
-        let sequence = removed.map(|(_, sequence)| sequence);
+        let sequence = self.live.remove(task);
         // Mostly it is the next one.
         if self
             .run
@@ -89,20 +80,17 @@ impl TaskQueue {
             self.heap.clear();
             // What a large graph needed is not kept.
             self.heap.shrink_to(KEPT);
-            self.live = Table::default();
+            self.live = IdTable::default();
         } else if entries > 2 * self.live.len() + 64 {
             let live = &self.live;
-            let valid = |e: &Entry| {
-                let is_it = |&member: &(TaskId, u64)| member == (e.task, e.sequence);
-                live.find(hash_of_id(e.task), is_it).is_some()
-            };
+            let valid = |e: &Entry| live.get(e.task) == Some(e.sequence);
             self.run.retain(valid);
             self.heap.retain(|Reverse(e)| valid(e));
         }
     }
 
     fn is_live(&self, entry: &Entry) -> bool {
-        self.sequence_of(entry.task) == Some(entry.sequence)
+        self.live.get(entry.task) == Some(entry.sequence)
     }
 
     /// The task that runs next.

@@ -101,8 +101,7 @@ fn taken(
     let mut numbering = Numbering::of(tasks, |t| &t.key, |t| &t.dependencies, &fields.keys)?;
     let views = tasks.iter().map(OrderTask::from);
     let numbers = order::numbers(views, &numbering, fields, release)?;
-    let needed = numbering.needed();
-    numbering.retain(&needed);
+    let needed = numbering.cull();
     let tasks = graph.tasks.into_iter().zip(numbers).zip(needed);
     let layers = graph.annotations.into_iter().map(|annotation| Layer {
         name: annotation.name,

@@ -26,8 +26,7 @@ pub(super) fn taken(
     } = graph;
     let views = tasks.iter().map(OrderTask::from);
     let numbers = order::numbers(views, &numbering, fields, release)?;
-    let needed = numbering.needed();
-    numbering.retain(&needed);
+    let needed = numbering.cull();
     let mut options = Options::of_layers(annotations, layers.into_iter().map(Layer::from));
     let mut taken = Vec::with_capacity(tasks.len());
     for ((task, order), needed) in tasks.into_iter().zip(numbers).zip(needed) {

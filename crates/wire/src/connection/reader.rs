@@ -23,7 +23,7 @@ const LANDS_FROM: usize = 4 << 20;
 const ALIGNED_FROM: usize = 64 << 10;
 
 /// Reads messages. Nothing is allocated for bytes that have not arrived, beyond as much again as
-/// already has; at the beginning of a large message, beyond what the whole of it takes.
+/// already has; or, once there is a sixty-fourth of a large message, as the whole of it takes.
 pub struct Reader {
     pub(super) io: ReadSide,
     buf: BytesMut,

@@ -9,7 +9,7 @@ use oxidask_graph::intake::expr::split_expr;
 use oxidask_graph::order::{Algorithm, OrderTask, order};
 use oxidask_graph::pickle::plain::to_key;
 use oxidask_graph::pickle::walker::walk;
-use oxidask_graph::{Intake, Limits, Spec};
+use oxidask_graph::{Intake, Limits};
 
 /// Time this thread has spent on a CPU.
 fn cpu_time() -> Result<Duration, Box<dyn std::error::Error>> {
@@ -43,10 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let bytes: usize = graph
                 .tasks
                 .iter()
-                .map(|task| match &task.spec {
-                    Spec::Pickled { pickle, .. } => pickle.body.len(),
-                    _ => 0,
-                })
+                .map(|task| task.spec.pickle.body.len())
                 .sum();
             println!(
                 "{path}: {count} tasks, split {:.2} µs/task, order {:.2} µs/task, {:.0} bytes/task of their own",

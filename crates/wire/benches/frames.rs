@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oxidask_key::Key;
 use oxidask_wire::connection::{Limits, Reader};
 use oxidask_wire::message::client::{FromClient, ToClient};
-use oxidask_wire::message::worker::{ComputeTask, FromWorker, RunSpec, ToWorker};
+use oxidask_wire::message::worker::{ComputeTask, FromWorker, LegacySpec, RunSpec, ToWorker};
 use oxidask_wire::{Dialect, Generation, Message, Release, Value};
 
 const TASKS: usize = 1000;
@@ -74,15 +74,12 @@ fn encode(criterion: &mut Criterion) {
     let keys: Vec<Key> = (0..TASKS)
         .map(|n| Key::from(format!("inc-8ab3c0de8ab3c0de8ab3c0de8ab3-{n}")))
         .collect();
-    let pickled = RunSpec::Pickled {
-        pickle: Bytes::from(vec![7; 200]).into(),
-        buffers: Vec::new(),
-    };
-    let parts = RunSpec::Parts {
+    let pickled = RunSpec::pickled(&[7; 200][..], Vec::new());
+    let parts = RunSpec::from(LegacySpec::Parts {
         function: vec![7; 180].into(),
         args: Some(vec![7; 20].into()),
         kwargs: None,
-    };
+    });
     let who_has = [(keys[0].clone(), vec![Arc::from("tcp://127.0.0.1:40000")])];
     let nbytes = [(keys[0].clone(), 28)];
     for (release, spec) in [

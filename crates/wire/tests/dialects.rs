@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_wire::message::client::ToClient;
-use oxidask_wire::message::worker::{ComputeTask, RunSpec, ToWorker};
+use oxidask_wire::message::worker::{ComputeTask, LegacySpec, RunSpec, ToWorker};
 use oxidask_wire::pickle::Exception;
 use oxidask_wire::rpc::{ErrorStatus, error_reply};
 use oxidask_wire::{Dialect, Payload, Release, Value};
@@ -16,18 +16,15 @@ fn release(text: &str) -> Release {
 }
 
 fn parts() -> RunSpec {
-    RunSpec::Parts {
+    RunSpec::from(LegacySpec::Parts {
         function: Bytes::from_static(b"f"),
         args: Some(Bytes::from_static(b"a")),
         kwargs: None,
-    }
+    })
 }
 
 fn pickled() -> RunSpec {
-    RunSpec::Pickled {
-        pickle: Bytes::from_static(b"p").into(),
-        buffers: vec![Bytes::from_static(b"b")],
-    }
+    RunSpec::pickled(&b"p"[..], vec![Bytes::from_static(b"b")])
 }
 
 /// The names of the fields of each operation, sorted, in front of them the operation.
@@ -159,7 +156,7 @@ fn optional_fields_of_older_releases_are_sent_when_there_is_something_to_say() {
 #[test]
 fn whole_tasks_go_where_the_release_looks_for_them() {
     let payload = Arc::new(Payload::pickle_object("task", Vec::new()));
-    let spec = RunSpec::Serialized(Arc::clone(&payload));
+    let spec = RunSpec::from(LegacySpec::Serialized(Arc::clone(&payload)));
     for (text, field) in [
         ("2.30.1", "task"),
         ("2022.05.2", "task"),
@@ -180,12 +177,12 @@ fn tasks_of_several_objects_go_where_the_release_looks_for_them() {
     let object = Value::from(Arc::new(Payload::pickle_object("object", Vec::new())));
     let items = Value::array([object, "key".into()]);
     let function = Bytes::from_static(b"f");
-    let call = RunSpec::Call {
+    let call = RunSpec::from(LegacySpec::Call {
         function: function.clone(),
         args: items.clone(),
         kwargs: Value::Nil,
-    };
-    let task = RunSpec::Task(items.clone());
+    });
+    let task = RunSpec::from(LegacySpec::Task(items.clone()));
     for (text, at_call, at_task) in [
         ("2021.03.0", &[][..], &["task"][..]),
         ("2022.6.0", &["run_spec"], &["run_spec"]),
@@ -208,7 +205,7 @@ fn tasks_of_several_objects_go_where_the_release_looks_for_them() {
 #[test]
 fn a_run_spec_of_another_era_is_never_sent() {
     for (text, spec) in [
-        ("2026.8.0", RunSpec::Task("task".into())),
+        ("2026.8.0", LegacySpec::Task("task".into()).into()),
         ("2026.8.0", parts()),
         ("2023.8.0", pickled()),
         ("2.30.1", pickled()),

@@ -11,7 +11,7 @@ use oxidask_key::Key;
 use oxidask_wire::connection::Writer;
 use oxidask_wire::message::ErrorObject;
 use oxidask_wire::message::client::ToClient;
-use oxidask_wire::message::worker::{ComputeTask, Pickle, RunSpec, ToWorker};
+use oxidask_wire::message::worker::{ComputeTask, LegacySpec, Pickle, RunSpec, ToWorker};
 use oxidask_wire::pickle::{Exception, LastWorker, Object};
 use oxidask_wire::{Dialect, Message, Payload, Release, Value};
 use serde::Deserialize;
@@ -89,38 +89,39 @@ fn specs(dialect: &Dialect) -> Vec<RunSpec> {
     let add = || Object::global("operator", "add");
     let args = || Object::Tuple(vec![Object::Int(1), Object::Int(2)]);
     let all = [
-        RunSpec::Parts {
+        RunSpec::from(LegacySpec::Parts {
             function: add().pickle(),
             args: Some(args().pickle()),
             kwargs: None,
-        },
-        RunSpec::Parts {
+        }),
+        RunSpec::from(LegacySpec::Parts {
             function: Object::global("builtins", "dict").pickle(),
             args: Some(Object::Tuple(Vec::new()).pickle()),
             kwargs: Some(Object::Dict(vec![("a".into(), Object::Int(1))]).pickle()),
-        },
-        RunSpec::Serialized(Arc::new(Payload::pickle_object(
+        }),
+        RunSpec::from(LegacySpec::Serialized(Arc::new(Payload::pickle_object(
             Object::Tuple(vec![add(), Object::Int(1), Object::Int(2)]).pickle(),
             Vec::new(),
-        ))),
-        RunSpec::Pickled {
-            pickle: Object::call(
+        )))),
+        RunSpec::pickled(
+            &Object::call(
                 Object::global("dask._task_spec", "Task"),
                 vec!["k".into(), add(), Object::Int(1), Object::Int(2)],
             )
-            .pickle()
-            .into(),
-            buffers: Vec::new(),
-        },
-        RunSpec::Pickled {
+            .pickle()[..],
+            Vec::new(),
+        ),
+        RunSpec::pickled(
             // PROTO 5, Task("k", len, <buffer 0>)
             // In two pieces.
-            pickle: Pickle {
-                prefix: Bytes::from_static(b"\x80\x05cdask._task_spec\nTask\n"),
-                body: Bytes::from_static(b"(X\x01\x00\x00\x00kcbuiltins\nlen\n\x97tR."),
+            Pickle {
+                prefix: Some(Arc::new(Bytes::from_static(
+                    b"\x80\x05cdask._task_spec\nTask\n",
+                ))),
+                body: (*b"(X\x01\x00\x00\x00kcbuiltins\nlen\n\x97tR.").into(),
             },
-            buffers: vec![Bytes::from_static(b"12345")],
-        },
+            vec![Bytes::from_static(b"12345")],
+        ),
     ];
     all.into_iter()
         .filter(|spec| dialect.accepts(spec))
@@ -261,10 +262,7 @@ fn a_task_that_cannot_be_unpickled_fails_alone() {
                     vec![Bytes::from_static(b"buffer")],
                 ),
             ] {
-                let spec = RunSpec::Pickled {
-                    pickle: pickle.into(),
-                    buffers,
-                };
+                let spec = RunSpec::pickled(&pickle[..], buffers);
                 let task = ComputeTask {
                     key: &key,
                     run_id: 7,

@@ -9,7 +9,7 @@ use oxidask_key::Key;
 use oxidask_wire::connection::{AcceptPolicy, ConnectOptions};
 use oxidask_wire::dialect::WorkerPluginsForm;
 use oxidask_wire::error::AcceptError;
-use oxidask_wire::message::worker::{ComputeTask, FromWorker, RunSpec, ToWorker};
+use oxidask_wire::message::worker::{ComputeTask, FromWorker, LegacySpec, RunSpec, ToWorker};
 use oxidask_wire::pickle::Object;
 use oxidask_wire::rpc::Request;
 use oxidask_wire::{Connection, Dialect, Generation, Message, Release, Value};
@@ -68,24 +68,18 @@ fn add(dialect: &Dialect, key: &Key) -> RunSpec {
         let task = Object::global("dask._task_spec", "Task");
         let mut all = vec![Object::from(key), function];
         all.extend(args);
-        return RunSpec::Pickled {
-            pickle: Object::call(task, all).pickle().into(),
-            buffers: Vec::new(),
-        };
+        return RunSpec::pickled(&Object::call(task, all).pickle()[..], Vec::new());
     }
     let args = Object::Tuple(args.into());
     if dialect.release() >= Release::new(2023, 8, 1) {
         let triple = Object::Tuple(vec![function, args, Object::Dict(Vec::new())]);
-        return RunSpec::Pickled {
-            pickle: triple.pickle().into(),
-            buffers: Vec::new(),
-        };
+        return RunSpec::pickled(&triple.pickle()[..], Vec::new());
     }
-    RunSpec::Parts {
+    RunSpec::from(LegacySpec::Parts {
         function: function.pickle(),
         args: Some(args.pickle()),
         kwargs: None,
-    }
+    })
 }
 
 /// Serves one connection: a worker's stream is handed over, requests are answered.

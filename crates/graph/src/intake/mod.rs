@@ -78,27 +78,14 @@ pub enum TaskKind {
     Data,
 }
 
-/// What a worker runs.
+/// What a worker runs: a pickle with its out-of-band buffers, `run_spec` as `__Pickled__` (≥ 2023.8.1). Holds a
+/// `dask._task_spec` node (≥ 2024.11.0) or a triple `(function, args, kwargs)`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Spec {
-    /// A pickle with its out-of-band buffers: `run_spec` as `__Pickled__` (≥ 2023.8.1). Holds a
-    /// `dask._task_spec` node (≥ 2024.11.0) or a triple `(function, args, kwargs)`.
-    Pickled {
-        /// The pickle.
-        pickle: Pickle,
-        /// Its buffers, in order; shared with the submission.
-        buffers: Vec<Bytes>,
-    },
-    /// Pickles of the function, the tuple of arguments and the dict of keyword arguments
-    /// (`function`, `args`, `kwargs` of `compute-task`, ≤ 2023.8.0).
-    Parts {
-        /// The function.
-        function: Bytes,
-        /// The arguments; `None` if the task has none.
-        args: Option<Bytes>,
-        /// The keyword arguments, if any.
-        kwargs: Option<Bytes>,
-    },
+pub struct Spec {
+    /// The pickle.
+    pub pickle: Pickle,
+    /// Its buffers, in order; shared with the submission.
+    pub buffers: Vec<Bytes>,
 }
 
 /// A value that a layer annotates its keys with.

@@ -1,8 +1,8 @@
 //! Writing the tasks of one graph, with what many of them share written once.
 
-use hashbrown::{HashMap, HashSet};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use hashbrown::{HashMap, HashSet};
 
 use crate::pickle::arena::{Arena, NodeId};
 use crate::pickle::emit::{Emitter, Pickle, Prefix, push_references, resolve};
@@ -14,15 +14,10 @@ use super::{Spec, Stop};
 /// From this size on (bytes, roughly) a shared part of a task is put into a prefix.
 const WORTH_SHARING: u32 = 256;
 
-/// Pickles of small tasks are cut from blocks of this size, so that they do not cost an allocation
-/// each; a block lives as long as the last of its tasks.
-const BLOCK: usize = 16 << 10;
-
 /// See the module's head.
 pub(super) struct TaskWriter {
     pub(super) emitter: Emitter,
     prefixes: HashMap<Vec<NodeId>, Prefix>,
-    block: BytesMut,
     scratch: Vec<u8>,
     pending: Vec<NodeId>,
     seen: HashSet<NodeId>,
@@ -33,7 +28,6 @@ impl TaskWriter {
         Self {
             emitter: Emitter::new(limits),
             prefixes: HashMap::new(),
-            block: BytesMut::new(),
             scratch: Vec::new(),
             pending: Vec::new(),
             seen: HashSet::new(),
@@ -119,24 +113,12 @@ impl TaskWriter {
         body: &[u8],
     ) -> Result<Spec, Stop> {
         self.emitter.spend(body.len())?;
-        let body = self.keep(body);
-        Ok(Spec::Pickled {
+        Ok(Spec {
             pickle: Pickle {
-                prefix: prefix.map_or_else(Bytes::new, |p| p.bytes.clone()),
-                body,
+                prefix: prefix.map(|prefix| Arc::clone(&prefix.bytes)),
+                body: body.into(),
             },
             buffers: resolve(arena, &self.emitter.used_buffers),
         })
-    }
-
-    fn keep(&mut self, body: &[u8]) -> Bytes {
-        if body.len() > BLOCK / 8 {
-            return Bytes::copy_from_slice(body);
-        }
-        if self.block.capacity() < body.len() {
-            self.block = BytesMut::with_capacity(BLOCK);
-        }
-        self.block.extend_from_slice(body);
-        self.block.split().freeze()
     }
 }

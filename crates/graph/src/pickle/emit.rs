@@ -6,25 +6,32 @@
 //! the memo and nothing on the stack. A [`Pickle`] is a prefix and a body, and goes to a worker as
 //! one frame.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::arena::{Arena, Kind, NO_OP, NodeId, OpKind};
 use super::opcodes as op;
 use super::walker::Limits;
 
-/// A pickle that stands alone: its bytes are `prefix` followed by `body`.
+/// A pickle that stands alone: its bytes are `prefix` followed by `body`. Small, since a graph may have millions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pickle {
-    /// Common to many pickles, and shared in memory by them. May be empty.
-    pub prefix: Bytes,
+    /// Common to many pickles, and shared in memory by them.
+    pub prefix: Option<Arc<Bytes>>,
     /// The rest.
-    pub body: Bytes,
+    pub body: Box<[u8]>,
 }
 
 impl Pickle {
+    fn prefix(&self) -> &[u8] {
+        let prefix = self.prefix.as_deref();
+        prefix.map_or(&[], |prefix| &prefix[..])
+    }
+
     /// Length of the whole in bytes.
     pub fn len(&self) -> usize {
-        self.prefix.len() + self.body.len()
+        self.prefix().len() + self.body.len()
     }
 
     /// Whether there is nothing (never so for what this crate writes).
@@ -32,24 +39,9 @@ impl Pickle {
         self.len() == 0
     }
 
-    /// The whole in one piece; copies unless one part is empty.
+    /// The whole in one piece.
     pub fn to_bytes(&self) -> Bytes {
-        if self.prefix.is_empty() {
-            return self.body.clone();
-        }
-        let mut whole = Vec::with_capacity(self.len());
-        whole.extend_from_slice(&self.prefix);
-        whole.extend_from_slice(&self.body);
-        whole.into()
-    }
-}
-
-impl From<Bytes> for Pickle {
-    fn from(body: Bytes) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            body,
-        }
+        [self.prefix(), &self.body].concat().into()
     }
 }
 
@@ -68,7 +60,7 @@ pub enum EmitError {
 #[derive(Clone, Debug)]
 pub struct Prefix {
     /// Its bytes.
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Arc<Bytes>,
     /// The buffers it uses, in order.
     pub(crate) buffers: Vec<u32>,
     /// What it leaves in the memo: node and slot.
@@ -164,7 +156,11 @@ impl Emitter {
         self.alone(arena, root, &mut out)?;
         self.spend(out.len())?;
         let buffers = resolve(arena, &self.used_buffers);
-        Ok((Pickle::from(Bytes::from(out)), buffers))
+        let pickle = Pickle {
+            prefix: None,
+            body: out.into(),
+        };
+        Ok((pickle, buffers))
     }
 
     /// Writes a whole pickle to `out`, without accounting for its length.
@@ -241,7 +237,7 @@ impl Emitter {
         self.spend(out.len())?;
         self.prefixes += 1;
         Ok(Prefix {
-            bytes: out.into(),
+            bytes: Arc::new(out.into()),
             buffers: std::mem::take(&mut self.used_buffers),
             memo,
             roots,

@@ -165,9 +165,7 @@ pub(crate) fn split_bytes(graph: &SplitGraph) -> Vec<u8> {
         for dependency in &task.dependencies {
             out.text(&dependency.repr());
         }
-        let Spec::Pickled { pickle, buffers } = &task.spec else {
-            panic!("{:?} is not one pickle", task.key);
-        };
+        let Spec { pickle, buffers } = &task.spec;
         out.item(&pickle.to_bytes());
         out.number(buffers.len());
         for buffer in buffers {

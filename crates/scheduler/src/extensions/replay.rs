@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_scheduler_core::Scheduler;
-use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::message::worker::{LegacySpec, RunSpec};
 use oxidask_wire::payload::Payload;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
@@ -60,22 +60,25 @@ fn run_spec_value(run_spec: &RunSpec) -> Value {
         ];
         Value::map(parts.into_iter().filter(|(_, part)| !part.is_nil()))
     };
-    match run_spec {
-        RunSpec::Parts {
+    let legacy = match run_spec {
+        RunSpec::Pickled { pickle, buffers } => {
+            return Payload::pickled(pickle.to_bytes(), buffers.to_vec()).into();
+        }
+        RunSpec::Legacy(legacy) => &**legacy,
+    };
+    match legacy {
+        LegacySpec::Parts {
             function,
             args,
             kwargs,
         } => call(function, args.clone().into(), kwargs.clone().into()),
-        RunSpec::Call {
+        LegacySpec::Call {
             function,
             args,
             kwargs,
         } => call(function, args.clone(), kwargs.clone()),
-        RunSpec::Task(task) => task.clone(),
-        RunSpec::Serialized(payload) => Value::Payload(Arc::clone(payload)),
-        RunSpec::Pickled { pickle, buffers } => {
-            Payload::pickled(pickle.to_bytes(), buffers.clone()).into()
-        }
+        LegacySpec::Task(task) => task.clone(),
+        LegacySpec::Serialized(payload) => Value::Payload(Arc::clone(payload)),
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use oxidask_key::Key;
 use oxidask_scheduler_core::graph::{NewTask, TaskOptions, numbering};
 use oxidask_scheduler_core::opaque::Opaque;
-use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::message::worker::{LegacySpec, RunSpec};
 use oxidask_wire::value::Value;
 
 use super::fields::Fields;
@@ -31,7 +31,7 @@ pub(super) fn expand(message: &mut Value, fields: &Fields) -> Result<Taken, Grap
             .ok_or_else(|| GraphError::Malformed("a key of an illegal type".to_owned()))?;
         let needs = dependencies.remove(&key).and_then(|keys| keys_of(&keys));
         made.push(NewTask {
-            run_spec: Some(Opaque::new(run_spec(&key, dumped)?)),
+            run_spec: Some(Opaque::new(RunSpec::from(run_spec(&key, dumped)?))),
             dependencies: needs.unwrap_or_default(),
             order: match order {
                 Some(order) => order.get(&key).copied().unwrap_or(0),
@@ -49,15 +49,15 @@ pub(super) fn expand(message: &mut Value, fields: &Fields) -> Result<Taken, Grap
 }
 
 /// A dumped task: function and arguments, or one serialised object.
-pub(super) fn run_spec(key: &Key, dumped: Value) -> Result<RunSpec, GraphError> {
+pub(super) fn run_spec(key: &Key, dumped: Value) -> Result<LegacySpec, GraphError> {
     match dumped {
-        Value::Payload(payload) => Ok(RunSpec::Serialized(payload)),
+        Value::Payload(payload) => Ok(LegacySpec::Serialized(payload)),
         mut map @ Value::Map(_) => {
             let mut part = |name: &str| map.remove(name).unwrap_or_default();
             let (args, kwargs, task) = (part("args"), part("kwargs"), part("task"));
             match (part("function"), task) {
                 (Value::Bin(function), _) => Ok(call(function, args, kwargs)),
-                (_, Value::Payload(task)) => Ok(RunSpec::Serialized(task)),
+                (_, Value::Payload(task)) => Ok(LegacySpec::Serialized(task)),
                 _ => Err(GraphError::Malformed(format!("task {key} has no function"))),
             }
         }
@@ -68,16 +68,16 @@ pub(super) fn run_spec(key: &Key, dumped: Value) -> Result<RunSpec, GraphError> 
     }
 }
 
-fn call(function: Bytes, args: Value, kwargs: Value) -> RunSpec {
+fn call(function: Bytes, args: Value, kwargs: Value) -> LegacySpec {
     let whole = |part: &Value| matches!(part, Value::Nil | Value::Bin(_));
     if !(whole(&args) && whole(&kwargs)) {
-        return RunSpec::Call {
+        return LegacySpec::Call {
             function,
             args,
             kwargs,
         };
     }
-    RunSpec::Parts {
+    LegacySpec::Parts {
         function,
         args: args.as_bin().cloned(),
         kwargs: kwargs.as_bin().cloned(),

@@ -12,7 +12,7 @@ use oxidask_key::numbering::Numbering;
 use oxidask_scheduler_core::graph::NewTask;
 use oxidask_scheduler_core::opaque::Opaque;
 use oxidask_wire::message::Message;
-use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::message::worker::{LegacySpec, RunSpec};
 use oxidask_wire::payload::Payload;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
@@ -113,7 +113,7 @@ fn taken(
         Ok(NewTask {
             options: options.of(&task.key, fields),
             order,
-            run_spec: Some(Opaque::new(run_spec(&task.key, task.spec)?)),
+            run_spec: Some(Opaque::new(RunSpec::from(run_spec(&task.key, task.spec)?))),
             dependencies: task.dependencies,
             key: task.key,
         })
@@ -126,22 +126,22 @@ fn taken(
     })
 }
 
-fn run_spec(key: &Key, spec: PackedSpec<Object>) -> Result<RunSpec, GraphError> {
+fn run_spec(key: &Key, spec: PackedSpec<Object>) -> Result<LegacySpec, GraphError> {
     Ok(match spec {
         PackedSpec::Given(given) => return g1::run_spec(key, value(given)),
-        PackedSpec::Parts { function, args } => RunSpec::Parts {
+        PackedSpec::Parts { function, args } => LegacySpec::Parts {
             function,
             args: Some(args),
             kwargs: None,
         },
-        PackedSpec::Call { function, args } => RunSpec::Call {
+        PackedSpec::Call { function, args } => LegacySpec::Call {
             function,
             args: items(args),
             kwargs: Value::Nil,
         },
-        PackedSpec::Task(task) => RunSpec::Task(items(task)),
+        PackedSpec::Task(task) => LegacySpec::Task(items(task)),
         PackedSpec::PickledTask(pickle) => {
-            RunSpec::Serialized(Arc::new(Payload::pickle_object(pickle, Vec::new())))
+            LegacySpec::Serialized(Arc::new(Payload::pickle_object(pickle, Vec::new())))
         }
     })
 }

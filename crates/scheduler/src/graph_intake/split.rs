@@ -47,22 +47,10 @@ pub(super) fn taken(
 }
 
 fn run_spec(spec: Spec) -> RunSpec {
-    match spec {
-        Spec::Pickled { pickle, buffers } => RunSpec::Pickled {
-            pickle: Pickle {
-                prefix: pickle.prefix,
-                body: pickle.body,
-            },
-            buffers,
-        },
-        Spec::Parts {
-            function,
-            args,
-            kwargs,
-        } => RunSpec::Parts {
-            function,
-            args,
-            kwargs,
-        },
-    }
+    let Spec { pickle, buffers } = spec;
+    let pickle = Pickle {
+        prefix: pickle.prefix,
+        body: pickle.body,
+    };
+    RunSpec::pickled(pickle, buffers)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use oxidask_key::Key;
-use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::message::worker::{LegacySpec, RunSpec};
 use oxidask_wire::payload::Payload;
 use oxidask_wire::release::Release;
 use oxidask_wire::value::Value;
@@ -320,22 +320,20 @@ impl Parts {
         let first = self.next()?;
         let mut rest = self.several(count.checked_sub(1)?)?;
         Some(match kind {
-            0 => RunSpec::Pickled {
-                pickle: first.into(),
-                buffers: rest,
-            },
+            0 => RunSpec::pickled(&first[..], rest),
             1 => {
                 let mut rest = rest.drain(..);
-                RunSpec::Parts {
+                let parts = LegacySpec::Parts {
                     function: first,
                     args: rest.next(),
                     kwargs: rest.next(),
-                }
+                };
+                parts.into()
             }
-            2 => RunSpec::Serialized(Arc::new(Payload::serialized(
-                Value::decode(&first).ok()?,
-                rest,
-            ))),
+            2 => {
+                let task = Payload::serialized(Value::decode(&first).ok()?, rest);
+                LegacySpec::Serialized(Arc::new(task)).into()
+            }
             _ => return None,
         })
     }

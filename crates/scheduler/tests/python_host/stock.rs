@@ -8,7 +8,7 @@ use oxidask_key::Key;
 use oxidask_scheduler::python_host::{
     ExpandRequest, ExpandedGraph, Mode, PythonHostConfig, SubmittedGraph,
 };
-use oxidask_wire::message::worker::RunSpec;
+use oxidask_wire::message::worker::{LegacySpec, RunSpec};
 use serde::Deserialize;
 
 /// A release and an interpreter that has it.
@@ -145,23 +145,25 @@ impl Submission {
                 let (kind, values) = match &task.run_spec {
                     RunSpec::Pickled { pickle, buffers } => (
                         0,
-                        vec![own(std::iter::once(&pickle.to_bytes()).chain(buffers))],
+                        vec![own(std::iter::once(&pickle.to_bytes()).chain(&**buffers))],
                     ),
-                    RunSpec::Parts {
-                        function,
-                        args,
-                        kwargs,
-                    } => {
-                        let values = std::iter::once(function).chain(args).chain(kwargs);
-                        (1, values.map(|value| own([value])).collect())
-                    }
-                    RunSpec::Serialized(task) => {
-                        let header = std::iter::once(task.header_bytes());
-                        (2, vec![own(header.chain(task.frames()))])
-                    }
-                    RunSpec::Call { .. } | RunSpec::Task(_) => {
-                        panic!("Python dumps each task as a whole: {task:?}")
-                    }
+                    RunSpec::Legacy(legacy) => match &**legacy {
+                        LegacySpec::Parts {
+                            function,
+                            args,
+                            kwargs,
+                        } => {
+                            let values = std::iter::once(function).chain(args).chain(kwargs);
+                            (1, values.map(|value| own([value])).collect())
+                        }
+                        LegacySpec::Serialized(task) => {
+                            let header = std::iter::once(task.header_bytes());
+                            (2, vec![own(header.chain(task.frames()))])
+                        }
+                        LegacySpec::Call { .. } | LegacySpec::Task(_) => {
+                            panic!("Python dumps each task as a whole: {task:?}")
+                        }
+                    },
                 };
                 let annotations = task
                     .annotations

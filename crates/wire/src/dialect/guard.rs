@@ -61,7 +61,11 @@ pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes 
         TaskForm::Node => &NODE,
         TaskForm::Triple => &TRIPLE,
     };
-    let length = pickle.prefix.len() + pickle.body.len();
+    let length = pickle
+        .pieces()
+        .iter()
+        .map(|piece| piece.len())
+        .sum::<usize>();
     let mut out = Vec::with_capacity(length + handler.len() + buffers + 192);
     out.extend_from_slice(HEAD);
     if buffers == 0 {
@@ -86,8 +90,9 @@ pub(super) fn guarded(pickle: &Pickle, buffers: usize, form: TaskForm) -> Bytes 
             out.extend_from_slice(&(length as u64).to_le_bytes());
         }
     }
-    out.extend_from_slice(&pickle.prefix);
-    out.extend_from_slice(&pickle.body);
+    for piece in pickle.pieces() {
+        out.extend_from_slice(piece);
+    }
     out.extend_from_slice(TAIL);
     out.into()
 }
@@ -144,13 +149,15 @@ fn failing_triple() -> Object {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn what_was_guarded_is_found_again() {
         let pickle = Pickle {
-            prefix: Bytes::from_static(b"\x80\x05N0"),
-            body: Bytes::from_static(b"K\x01."),
+            prefix: Some(Arc::new(Bytes::from_static(b"\x80\x05N0"))),
+            body: (*b"K\x01.").into(),
         };
         let whole = guarded(&pickle, 0, TaskForm::Node);
         let inner = unguarded(&whole).expect("found");

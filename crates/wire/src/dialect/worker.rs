@@ -9,7 +9,7 @@ use super::guard::guarded;
 use super::{
     AcquireForm, CloseForm, Dialect, FreeKeysForm, RunSpecFields, begin_batch, finish_batch,
 };
-use crate::message::worker::{ComputeTask, Pickle, RunSpec, ToWorker, WhoHas};
+use crate::message::worker::{ComputeTask, LegacySpec, Pickle, RunSpec, ToWorker, WhoHas};
 use crate::message::{Composer, Message};
 use crate::msgpack::Writer;
 use crate::payload::Payload;
@@ -301,8 +301,7 @@ impl Dialect {
             }
             (_, Form::Pickled(pickle, buffers)) => {
                 c.out.str("run_spec");
-                let pieces = [&pickle.prefix[..], &pickle.body[..]];
-                let payload = Payload::pickled_in_pieces(pieces, buffers.to_vec());
+                let payload = Payload::pickled_in_pieces(pickle.pieces(), buffers.to_vec());
                 c.payload(&payload.into());
             }
             (RunSpecFields::Pickle, _) => {
@@ -386,8 +385,12 @@ impl<'a> Form<'a> {
             let function = Some(Part::Bytes(function));
             Self::Call(Call([(first, function), (second, args), (third, kwargs)]))
         };
-        match spec {
-            RunSpec::Parts {
+        let legacy = match spec {
+            RunSpec::Pickled { pickle, buffers } => return Self::Pickled(pickle, buffers),
+            RunSpec::Legacy(legacy) => &**legacy,
+        };
+        match legacy {
+            LegacySpec::Parts {
                 function,
                 args,
                 kwargs,
@@ -395,14 +398,13 @@ impl<'a> Form<'a> {
                 let bytes = |part: &'a Option<Bytes>| part.as_deref().map(Part::Bytes);
                 call(function, bytes(args), bytes(kwargs))
             }
-            RunSpec::Call {
+            LegacySpec::Call {
                 function,
                 args,
                 kwargs,
             } => call(function, value(args), value(kwargs)),
-            RunSpec::Serialized(payload) => Self::Task(Part::Payload(payload)),
-            RunSpec::Task(task) => Self::Task(Part::Value(task)),
-            RunSpec::Pickled { pickle, buffers } => Self::Pickled(pickle, buffers),
+            LegacySpec::Serialized(payload) => Self::Task(Part::Payload(payload)),
+            LegacySpec::Task(task) => Self::Task(Part::Value(task)),
         }
     }
 }

@@ -326,7 +326,7 @@ fn inputs(who_has: Vec<(Key, Vec<Arc<str>>)>, nbytes: Vec<(Key, u64)>) -> Vec<In
 mod tests {
     use super::*;
     use crate::dialect::Dialect;
-    use crate::message::worker::{ComputeTask, RunSpec, ToWorker};
+    use crate::message::worker::{ComputeTask, LegacySpec, RunSpec, ToWorker};
     use crate::release::Release;
 
     const LIMIT: usize = 1 << 20;
@@ -365,15 +365,12 @@ mod tests {
     fn a_task_is_read_as_every_release_writes_it() {
         let key = Key::from("x");
         let input = [(Key::from("y"), vec![Arc::from("tcp://a:1")])];
-        let pickled = RunSpec::Pickled {
-            pickle: Bytes::from("pickle").into(),
-            buffers: vec![Bytes::from("buffer")],
-        };
-        let parts = RunSpec::Parts {
+        let pickled = RunSpec::pickled(&b"pickle"[..], vec![Bytes::from("buffer")]);
+        let parts = RunSpec::from(LegacySpec::Parts {
             function: "f".into(),
             args: Some("a".into()),
             kwargs: None,
-        };
+        });
         for (release, spec) in [
             (Release::new(2, 30, 1), &parts),
             (Release::new(2022, 6, 0), &parts),

@@ -303,36 +303,89 @@ impl<'a> FromWorker<'a> {
 /// A pickle in two pieces: tasks of one graph have the first in common, and share it in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pickle {
-    /// Common to many; may be empty.
-    pub prefix: Bytes,
+    /// Common to many, if there is something.
+    pub prefix: Option<Arc<Bytes>>,
     /// What follows.
-    pub body: Bytes,
+    pub body: Box<[u8]>,
 }
 
 impl Pickle {
-    /// The whole in one piece; copies unless there is no prefix.
+    /// Prefix and body.
+    pub fn pieces(&self) -> [&[u8]; 2] {
+        let prefix = self.prefix.as_deref();
+        [prefix.map_or(&[], |prefix| &prefix[..]), &self.body]
+    }
+
+    /// The whole in one piece.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        if self.prefix.is_empty() {
-            return self.body.clone();
-        }
-        [&self.prefix[..], &self.body[..]].concat().into()
+        self.pieces().concat().into()
     }
 }
 
-impl From<Bytes> for Pickle {
-    fn from(body: Bytes) -> Self {
+impl From<&[u8]> for Pickle {
+    fn from(body: &[u8]) -> Self {
         Self {
-            prefix: Bytes::new(),
-            body,
+            prefix: None,
+            body: body.into(),
         }
     }
 }
 
-/// What a task runs, as the client's release wrote it.
+/// Out-of-band buffers of a pickle. Mostly there are none, and that takes one word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::box_collection, reason = "keeps the whole at 8 bytes")]
+pub struct Buffers(Option<Box<Vec<Bytes>>>);
+
+impl From<Vec<Bytes>> for Buffers {
+    fn from(buffers: Vec<Bytes>) -> Self {
+        Self((!buffers.is_empty()).then(|| Box::new(buffers)))
+    }
+}
+
+impl std::ops::Deref for Buffers {
+    type Target = [Bytes];
+
+    fn deref(&self) -> &[Bytes] {
+        self.0.as_deref().map_or(&[], |buffers| &buffers[..])
+    }
+}
+
+/// What a task runs, as the client's release wrote it. Millions of them are kept, so the common one is small.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunSpec {
-    /// Three pickles: function, tuple of arguments, dict of keyword arguments (≤ 2023.8.0).
+    /// A pickle with its out-of-band buffers (≥ 2023.8.1): a triple up to 2024.10.0, a
+    /// `dask._task_spec.GraphNode` since 2024.11.0.
+    Pickled {
+        /// The stream.
+        pickle: Pickle,
+        /// Buffers in the order the stream asks for them.
+        buffers: Buffers,
+    },
+    /// What older releases write (≤ 2023.8.0).
+    Legacy(Box<LegacySpec>),
+}
+
+impl RunSpec {
+    /// A pickle.
+    pub fn pickled(pickle: impl Into<Pickle>, buffers: Vec<Bytes>) -> Self {
+        Self::Pickled {
+            pickle: pickle.into(),
+            buffers: buffers.into(),
+        }
+    }
+}
+
+impl From<LegacySpec> for RunSpec {
+    fn from(spec: LegacySpec) -> Self {
+        Self::Legacy(Box::new(spec))
+    }
+}
+
+/// What a task runs, up to 2023.8.0.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LegacySpec {
+    /// Three pickles: function, tuple of arguments, dict of keyword arguments.
     Parts {
         /// Pickled callable.
         function: Bytes,
@@ -342,7 +395,7 @@ pub enum RunSpec {
         kwargs: Option<Bytes>,
     },
     /// A pickled function and arguments of which some are serialised objects of their own, put
-    /// together by the worker (≤ 2023.8.0).
+    /// together by the worker.
     Call {
         /// Pickled callable.
         function: Bytes,
@@ -351,18 +404,10 @@ pub enum RunSpec {
         /// A map, or the bytes of a pickle; nil when there are none.
         kwargs: Value,
     },
-    /// A whole task as one serialised object (≤ 2023.8.0).
+    /// A whole task as one serialised object.
     Serialized(Arc<Payload>),
-    /// A whole task that the worker puts together from serialised objects and keys (≤ 2023.8.0).
+    /// A whole task that the worker puts together from serialised objects and keys.
     Task(Value),
-    /// A pickle with its out-of-band buffers (≥ 2023.8.1): a triple up to 2024.10.0, a
-    /// `dask._task_spec.GraphNode` since 2024.11.0.
-    Pickled {
-        /// The stream.
-        pickle: Pickle,
-        /// Buffers in the order the stream asks for them.
-        buffers: Vec<Bytes>,
-    },
 }
 
 /// Addresses of the holders of each key.
@@ -466,4 +511,26 @@ pub struct ComputeTask<'a> {
     pub span_id: Option<&'a str>,
     /// Cause (sent since 2021.10.0).
     pub stimulus_id: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_run_spec_takes_four_words_beside_its_body() {
+        assert_eq!(size_of::<RunSpec>(), 4 * size_of::<usize>());
+    }
+
+    #[test]
+    fn a_pickle_is_the_same_in_one_piece_or_two() {
+        let whole = Pickle::from(&b"prefix body"[..]);
+        let pieces = Pickle {
+            prefix: Some(Arc::new(Bytes::from("prefix "))),
+            body: (*b"body").into(),
+        };
+        assert_eq!(whole.to_bytes(), pieces.to_bytes());
+        assert_eq!(pieces.pieces(), [&b"prefix "[..], b"body"]);
+        assert_eq!(whole.pieces()[0], b"");
+    }
 }

@@ -134,7 +134,7 @@ pub(super) fn spec_of_barrier(scheduler: &Scheduler, id: &str) -> Result<Pickled
         .and_then(|spec| spec.get::<RunSpec>());
     match run_spec {
         Some(RunSpec::Pickled { pickle, buffers }) => {
-            PickledSpec::of_barrier(pickle.to_bytes(), buffers.clone())
+            PickledSpec::of_barrier(pickle.to_bytes(), buffers.to_vec())
         }
         _ => Err(SpecError::Unknown),
     }

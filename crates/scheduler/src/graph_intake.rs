@@ -180,7 +180,7 @@ async fn expand(
     fields: &mut Fields,
 ) -> Result<Taken, GraphError> {
     if let Some(expr) = message.remove("expr_ser") {
-        return g4::expand(context, release, &expr, fields).await;
+        return g4::expand(context, release, expr, fields).await;
     }
     if let Some(header) = message.remove("graph_header") {
         let frames = message.remove("graph_frames").unwrap_or_default();

@@ -114,6 +114,17 @@ impl Payload {
         Self::serialized(header, frames)
     }
 
+    /// The same with storage of its own, see [`Value::detached`].
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        Self {
+            kind: self.kind,
+            header: own(&self.header),
+            frames: self.frames.iter().map(own).collect(),
+        }
+    }
+
     /// How it was lifted out.
     pub fn kind(&self) -> PayloadKind {
         self.kind
@@ -335,6 +346,21 @@ pub(crate) fn scan_header(header: &[u8]) -> Result<HeaderScan, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_detached_does_not_keep_the_message_it_came_in() {
+        let message = Bytes::from(vec![7; 1000]);
+        let header = message.slice(..10);
+        let frames = vec![message.slice(10..12)];
+        let payload = Payload::from_wire(PayloadKind::Serialized, header, frames);
+        let code = Value::from(std::sync::Arc::new(payload));
+        let list = Value::array([code, Value::Bin(message.slice(20..30)), "text".into()]);
+        let value = Value::map([("code", list)]);
+        let kept = value.detached();
+        assert_eq!(kept, value);
+        drop(value);
+        assert!(message.is_unique(), "nothing else holds it");
+    }
 
     #[test]
     fn a_pickle_without_buffers_is_found_wherever_its_header_has_it() {

@@ -319,7 +319,7 @@ impl EventLogExtension {
 
     async fn log_event(self: Arc<Self>, context: Arc<Context>, mut call: Call) -> Reply {
         let topics = topics_of(&call)?;
-        let payload = call.take("msg");
+        let payload = call.take("msg").detached();
         context.obituaries.note(&context.workers, &payload);
         self.write(&context, topics, payload);
         Ok(Value::Nil)
@@ -343,7 +343,7 @@ impl EventLogExtension {
         mut call: Call,
     ) -> Result<(), RpcError> {
         let topics = topics_of(&call)?;
-        let mut payload = call.take("msg");
+        let mut payload = call.take("msg").detached();
         if let StreamPeer::Worker(worker) = peer {
             let address = &worker.info.address;
             if !matches!(topics.as_slice(), [Key::Str(topic)] if topic == address) {

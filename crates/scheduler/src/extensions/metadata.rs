@@ -168,7 +168,7 @@ impl MetadataExtension {
             ));
         };
         self.drop_if_forgotten(&context, Some(&name)).await?;
-        lock(&self.tree).set(&path, call.take("value"));
+        lock(&self.tree).set(&path, call.take("value").detached());
         let asked = name.clone();
         let of_task = context
             .core

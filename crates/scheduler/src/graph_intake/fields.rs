@@ -77,9 +77,10 @@ impl Fields {
             fifo_timeout,
             user_priority: user_priority.unwrap_or(0.0),
             actors,
-            annotations: take("annotations"),
-            code: take("code"),
-            span_metadata: take("span_metadata"),
+            // Kept for longer than the graph they came with.
+            annotations: take("annotations").detached(),
+            code: take("code").detached(),
+            span_metadata: take("span_metadata").detached(),
         })
     }
 
@@ -106,4 +107,27 @@ fn numbers(map: &Value) -> Option<HashMap<Key, i64>> {
         .iter()
         .map(|(key, number)| Some((key.to_key()?, number.as_f64()? as i64)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_graph_does_not_keep_its_message() {
+        let message = Bytes::from(vec![7; 1000]);
+        let part = |at: usize| Value::Bin(message.slice(at..at + 1));
+        let told = [
+            ("annotations", Value::map([("note", part(0))])),
+            ("code", Value::array([part(1)])),
+            ("span_metadata", part(2)),
+        ];
+        let mut value = Value::map(told.clone());
+        let fields = Fields::take(&mut value).expect("a submission");
+        assert_eq!(fields.code, told[1].1);
+        drop((value, told));
+        assert!(message.is_unique(), "nothing else holds it");
+    }
 }

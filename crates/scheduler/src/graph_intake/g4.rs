@@ -24,7 +24,7 @@ const LARGE_GRAPH: usize = 1 << 20;
 pub(super) async fn expand(
     context: &Arc<Context>,
     release: Release,
-    expr: &Value,
+    expr: Value,
     fields: &Fields,
 ) -> Result<Taken, GraphError> {
     let payload = expr
@@ -36,7 +36,11 @@ pub(super) async fn expand(
         Ok(annotations) => match split_expr(&frames, fields).await? {
             Intake::Split(graph) => {
                 let size = graph.tasks.len();
-                return aside(size, || split::taken(graph, &annotations, fields, release));
+                return aside(size, move || {
+                    // A large message is given back before more is needed.
+                    drop((frames, expr));
+                    split::taken(graph, &annotations, fields, release)
+                });
             }
             Intake::NeedsPython(reason) => reason.to_string(),
         },

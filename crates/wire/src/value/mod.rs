@@ -65,6 +65,23 @@ impl Value {
         }
     }
 
+    /// The same with storage of its own. Bytes share that of the message they came in, and what is kept of it must not
+    /// keep the whole: a few lines of source code came with a graph of a hundred megabytes.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        match self {
+            Self::Bin(bytes) => Self::Bin(Bytes::copy_from_slice(bytes)),
+            Self::Payload(payload) => Self::Payload(Arc::new(payload.detached())),
+            Self::Array(items) => Self::Array(items.iter().map(Self::detached).collect()),
+            Self::Map(entries) => {
+                let entries = entries.iter();
+                let detached = entries.map(|(key, value)| (key.detached(), value.detached()));
+                Self::Map(detached.collect())
+            }
+            other => other.clone(),
+        }
+    }
+
     /// The frame that this value stands for, if it is an unbound marker and nothing else.
     pub fn marker(&self) -> Option<usize> {
         match self {

@@ -136,6 +136,7 @@ async fn take_in(
         Ok(taken) => taken,
         Err(error) => return Err((fields.keys, error)),
     };
+    drop(message);
     for extension in &context.extensions {
         extension.graph_updated(context, &fields.keys);
     }

@@ -162,7 +162,7 @@ async fn serve(context: &Arc<Context>, client: &Arc<ClientEntry>, reader: Reader
     });
     let mut events = Vec::new();
     while let Some(message) = messages.recv().await {
-        match handle(context, client, &message, &mut events, &is_gone).await {
+        match handle(context, client, message, &mut events, &is_gone).await {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => {
@@ -178,14 +178,15 @@ async fn serve(context: &Arc<Context>, client: &Arc<ClientEntry>, reader: Reader
 async fn handle(
     context: &Arc<Context>,
     client: &Arc<ClientEntry>,
-    message: &Message,
+    message: Message,
     events: &mut Vec<Event>,
     is_gone: &watch::Receiver<bool>,
 ) -> Result<bool, DecodeError> {
     context
         .traffic
         .received(PeerKind::Client, message.wire_bytes());
-    for item in message.items() {
+    let mut items = message.items();
+    while let Some(item) = items.next() {
         let item = item?;
         context
             .traffic
@@ -206,14 +207,13 @@ async fn handle(
                 // What workers sent before comes first: a worker that has just said that it runs
                 // takes part. The runtime would else go on here with what arrived last.
                 tokio::task::yield_now().await;
-                let mut gone = is_gone.clone();
-                tokio::select! {
-                    biased;
-                    () = graph_intake::update_graph(context, client, graph) => {}
-                    _ = gone.wait_for(|gone| *gone) => {
-                        tracing::info!("client {} left while its graph was being expanded", client.name);
-                    }
+                if items.is_at_end() {
+                    // It may be large; what is still needed of it is in the graph.
+                    drop(message);
+                    expand(context, client, graph, is_gone).await;
+                    return Ok(true);
                 }
+                expand(context, client, graph, is_gone).await;
             }
             Step::Release {
                 client,
@@ -231,6 +231,23 @@ async fn handle(
     }
     context.core.send_batch(std::mem::take(events));
     Ok(true)
+}
+
+/// Takes a graph in, unless the client leaves before that is done.
+async fn expand(
+    context: &Arc<Context>,
+    client: &Arc<ClientEntry>,
+    graph: Value,
+    is_gone: &watch::Receiver<bool>,
+) {
+    let mut gone = is_gone.clone();
+    tokio::select! {
+        biased;
+        () = graph_intake::update_graph(context, client, graph) => {}
+        _ = gone.wait_for(|gone| *gone) => {
+            tracing::info!("client {} left while its graph was being expanded", client.name);
+        }
+    }
 }
 
 /// Releases many results, some at a time.

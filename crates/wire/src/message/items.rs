@@ -43,6 +43,11 @@ impl<'a> Items<'a> {
         }
     }
 
+    /// Whether the item that came last is the last one.
+    pub fn is_at_end(&self) -> bool {
+        self.started && self.left == 0
+    }
+
     fn step(&mut self) -> Result<Option<Item<'a>>, DecodeError> {
         if !self.started {
             self.started = true;
@@ -117,4 +122,28 @@ fn take_item<'a>(
     let raw = body.get(start..cursor.position()).unwrap_or_default();
     op.map(|op| Some((op, raw)))
         .ok_or(DecodeError::Missing("op"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_item_is_known_as_such() {
+        let op = |name: &str| Value::map([("op", name)]);
+        for (batch, ends) in [
+            (Value::array([op("a"), op("b")]), vec![false, true]),
+            (op("alone"), vec![true]),
+        ] {
+            let message = Message::from_value(&batch);
+            let mut items = message.items();
+            assert!(!items.is_at_end(), "not begun");
+            let mut seen = Vec::new();
+            while let Some(item) = items.next() {
+                item.expect("an operation");
+                seen.push(items.is_at_end());
+            }
+            assert_eq!(seen, ends);
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! It must never depend on a wire type, an async runtime or a clock.
 
 pub mod config;
+mod dense;
 pub mod effect;
 pub mod event;
 mod extract;

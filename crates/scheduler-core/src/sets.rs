@@ -50,22 +50,42 @@ impl Hasher for IdHasher {
     }
 }
 
-/// A map from ids that may become large: it grows little by little, see [`Table`].
-#[derive(Clone, Debug)]
-pub(crate) struct IdTable<V>(Table<(u32, V)>);
+/// A map from ids to numbers, each of which is below `u32::MAX`.
+pub(crate) trait Positions: Clone + std::fmt::Debug + Default {
+    /// An empty map with room for so many members.
+    fn with_capacity(members: usize) -> Self;
 
-impl<V> Default for IdTable<V> {
-    fn default() -> Self {
-        Self(Table::default())
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
+
+    fn get(&self, id: impl Id) -> Option<u32>;
+
+    /// `false` if the id was there, whose value stays.
+    fn insert(&mut self, id: impl Id, value: u32) -> bool;
+
+    /// Gives an id that is there another value.
+    fn set(&mut self, id: impl Id, value: u32);
+
+    fn remove(&mut self, id: impl Id) -> Option<u32>;
+
+    /// Makes room for many more members at once, if there are few yet.
+    fn expect(&mut self, members: usize);
+
+    /// Gives back what is not needed for the present members.
+    fn shrink_to_fit(&mut self);
+
+    /// Heap bytes held.
+    fn allocation_size(&self) -> usize;
 }
 
-impl<V: Copy> IdTable<V> {
-    /// An empty map with room for so many members.
-    fn with_capacity(members: usize) -> Self {
-        Self(Table::with_capacity(members))
-    }
+/// A map from ids that may become large: it grows little by little, see [`Table`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdTable(Table<(u32, u32)>);
 
+impl IdTable {
     /// More than one multiplication: it would fill all parts evenly, and these would then all be full at the same
     /// moment.
     fn hash(id: u32) -> u64 {
@@ -73,32 +93,27 @@ impl<V: Copy> IdTable<V> {
         (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
     }
 
-    fn hash_of(member: &(u32, V)) -> u64 {
+    fn hash_of(member: &(u32, u32)) -> u64 {
         Self::hash(member.0)
     }
+}
 
-    pub(crate) fn len(&self) -> usize {
+impl Positions for IdTable {
+    fn with_capacity(members: usize) -> Self {
+        Self(Table::with_capacity(members))
+    }
+
+    fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn get(&self, id: impl Id) -> Option<V> {
+    fn get(&self, id: impl Id) -> Option<u32> {
         let id = id.raw();
         let found = self.0.find(Self::hash(id), |member| member.0 == id);
         found.map(|member| member.1)
     }
 
-    fn get_mut(&mut self, id: impl Id) -> Option<&mut V> {
-        let id = id.raw();
-        let found = self.0.find_mut(Self::hash(id), |member| member.0 == id);
-        found.map(|member| &mut member.1)
-    }
-
-    /// `false` if the id was there, whose value stays.
-    pub(crate) fn insert(&mut self, id: impl Id, value: V) -> bool {
+    fn insert(&mut self, id: impl Id, value: u32) -> bool {
         if self.get(id).is_some() {
             return false;
         }
@@ -107,14 +122,20 @@ impl<V: Copy> IdTable<V> {
         true
     }
 
-    pub(crate) fn remove(&mut self, id: impl Id) -> Option<V> {
+    fn set(&mut self, id: impl Id, value: u32) {
         let id = id.raw();
-        let is_it = |member: &(u32, V)| member.0 == id;
+        if let Some(member) = self.0.find_mut(Self::hash(id), |member| member.0 == id) {
+            member.1 = value;
+        }
+    }
+
+    fn remove(&mut self, id: impl Id) -> Option<u32> {
+        let id = id.raw();
+        let is_it = |member: &(u32, u32)| member.0 == id;
         let removed = self.0.remove(Self::hash(id), is_it, Self::hash_of);
         removed.map(|member| member.1)
     }
 
-    /// See [`Table::expect`].
     fn expect(&mut self, members: usize) {
         self.0.expect(members, Self::hash_of);
     }
@@ -123,8 +144,7 @@ impl<V: Copy> IdTable<V> {
         self.0.shrink_to_fit(Self::hash_of);
     }
 
-    /// Heap bytes held.
-    pub(crate) fn allocation_size(&self) -> usize {
+    fn allocation_size(&self) -> usize {
         self.0.allocation_size()
     }
 }
@@ -135,27 +155,27 @@ pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 const HOLE: u32 = u32::MAX;
 
 /// A set in insertion order with constant-time insertion and removal: a list with holes and the
-/// position of each member. Costs about 20 bytes per member.
+/// position of each member. Costs about 20 bytes per member, or 10 with an [`crate::dense::IdArray`].
 #[derive(Clone, Debug)]
-pub(crate) struct OrderedIdSet<T> {
+pub(crate) struct OrderedIdSet<T, P = IdTable> {
     slots: Vec<u32>,
-    positions: IdTable<u32>,
+    positions: P,
     first: usize,
     marker: PhantomData<T>,
 }
 
-impl<T> Default for OrderedIdSet<T> {
+impl<T, P: Positions> Default for OrderedIdSet<T, P> {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
-            positions: IdTable::default(),
+            positions: P::default(),
             first: 0,
             marker: PhantomData,
         }
     }
 }
 
-impl<T: Id> OrderedIdSet<T> {
+impl<T: Id, P: Positions> OrderedIdSet<T, P> {
     pub(crate) fn len(&self) -> usize {
         self.positions.len()
     }
@@ -205,9 +225,7 @@ impl<T: Id> OrderedIdSet<T> {
         self.slots.retain(|&s| s != HOLE);
         self.first = 0;
         for (i, &s) in self.slots.iter().enumerate() {
-            if let Some(p) = self.positions.get_mut(T::from_raw(s)) {
-                *p = i as u32;
-            }
+            self.positions.set(T::from_raw(s), i as u32);
         }
         if self.slots.capacity() > 4 * self.slots.len() + 64 {
             self.slots.shrink_to_fit();

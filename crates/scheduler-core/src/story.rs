@@ -1,6 +1,5 @@
 //! What happened: the log of transitions and the latest failures. Bounded.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use oxidask_key::Key;
@@ -8,6 +7,7 @@ use oxidask_key::Key;
 use crate::effect::TaskError;
 use crate::event::StimulusId;
 use crate::ids::Timestamp;
+use crate::tables::Run;
 use crate::task::TaskState;
 
 /// What a transition led to. Most of them lead to nothing or to another one of the same task; those
@@ -65,14 +65,14 @@ pub struct ErredTask {
 
 /// The last transitions.
 pub(crate) struct TransitionLog {
-    entries: VecDeque<LogEntry>,
+    entries: Run<LogEntry>,
     length: usize,
 }
 
 impl TransitionLog {
     pub(crate) fn new(length: usize) -> Self {
         Self {
-            entries: VecDeque::new(),
+            entries: Run::default(),
             length,
         }
     }

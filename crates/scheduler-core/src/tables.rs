@@ -235,7 +235,7 @@ impl<T> Run<T> {
     }
 
     /// From front to back.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.blocks.iter().flatten()
     }
 }

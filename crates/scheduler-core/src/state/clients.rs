@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::dense::IdArray;
 use crate::ids::{ClientId, TaskId};
 use crate::sets::OrderedIdSet;
 
@@ -13,7 +14,8 @@ pub(crate) const FIRE_AND_FORGET: &str = "fire-and-forget";
 /// One client.
 pub(crate) struct Client {
     pub(crate) name: Arc<str>,
-    pub(crate) wants_what: OrderedIdSet<TaskId>,
+    /// Mostly tasks of few graphs, whose ids lie close together.
+    pub(crate) wants_what: OrderedIdSet<TaskId, IdArray>,
 }
 
 /// All clients.

@@ -6,15 +6,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::dense::IdArray;
 use crate::ids::TaskId;
-use crate::sets::IdTable;
+use crate::sets::Positions;
 use crate::state::Priority;
 use crate::tables::Run;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     priority: Priority,
-    sequence: u64,
+    sequence: u32,
     task: TaskId,
 }
 
@@ -27,8 +28,8 @@ pub(crate) struct TaskQueue {
     run: Run<Entry>,
     heap: BinaryHeap<Reverse<Entry>>,
     /// The valid entry of each task.
-    live: IdTable<u64>,
-    next: u64,
+    live: IdArray,
+    next: u32,
 }
 
 impl TaskQueue {
@@ -48,8 +49,7 @@ impl TaskQueue {
         if self.contains(task) {
             return;
         }
-        let sequence = self.next;
-        self.next += 1;
+        let sequence = self.next_sequence();
         self.live.insert(task, sequence);
         let entry = Entry {
             priority,
@@ -61,6 +61,25 @@ impl TaskQueue {
         } else {
             self.heap.push(Reverse(entry));
         }
+    }
+
+    /// Counts the entries. After four billion of them without a pause those that are left are counted anew.
+    fn next_sequence(&mut self) -> u32 {
+        if self.next == u32::MAX {
+            let mut entries: Vec<Entry> = self.entries().copied().collect();
+            entries.sort_unstable();
+            self.heap.clear();
+            self.run = Run::default();
+            self.next = 0;
+            for mut entry in entries {
+                entry.sequence = self.next;
+                self.next += 1;
+                self.live.set(entry.task, entry.sequence);
+                self.run.push_back(entry);
+            }
+        }
+        self.next += 1;
+        self.next - 1
     }
 
     pub(crate) fn remove(&mut self, task: TaskId) {
@@ -80,7 +99,8 @@ impl TaskQueue {
             self.heap.clear();
             // What a large graph needed is not kept.
             self.heap.shrink_to(KEPT);
-            self.live = IdTable::default();
+            self.live = IdArray::default();
+            self.next = 0;
         } else if entries > 2 * self.live.len() + 64 {
             let live = &self.live;
             let valid = |e: &Entry| live.get(e.task) == Some(e.sequence);
@@ -170,6 +190,20 @@ mod tests {
         assert_eq!(order.first(), Some(&150));
         assert_eq!(order.last(), Some(&0));
         assert!(queue.run.len() == 0 && queue.heap.is_empty());
+    }
+
+    #[test]
+    fn entries_are_counted_anew_when_numbers_run_out() {
+        let mut queue = TaskQueue {
+            next: u32::MAX - 2,
+            ..TaskQueue::default()
+        };
+        for (task, order) in [(1, 5), (2, 1), (3, 5), (4, 1), (5, 7)] {
+            queue.add(TaskId(task), Priority(0.0, 1.0, order));
+            assert!(queue.contains(TaskId(task)));
+        }
+        assert_eq!(queue.next, 5);
+        assert_eq!(drain(&mut queue), [2, 4, 1, 3, 5]);
     }
 
     #[test]

@@ -10,9 +10,12 @@ pub fn given_back_by(function: fn()) {
     let _ = GIVE_BACK.set(function);
 }
 
-/// Gives back what is free, which takes milliseconds.
-pub(crate) fn give_back() {
-    if let Some(give_back) = GIVE_BACK.get() {
+/// From so many tasks on it is worth it.
+const MUCH: usize = 20_000;
+
+/// Gives back what is free on this thread once something for so many tasks is done, which takes milliseconds.
+pub(crate) fn give_back_after(tasks: usize) {
+    if let Some(give_back) = GIVE_BACK.get().filter(|_| tasks >= MUCH) {
         give_back();
     }
 }

@@ -13,6 +13,7 @@ use super::options::value_of;
 use super::{GraphError, Taken, by_python, split};
 use crate::aside::aside;
 use crate::context::Context;
+use crate::memory;
 use crate::python_host::{ExpandRequest, SubmittedGraph};
 
 /// Bytes that a graph may have when it is decompressed and joined.
@@ -66,7 +67,16 @@ async fn split_expr(frames: &[Bytes], fields: &Fields) -> Result<Intake, GraphEr
         return Ok(split(frames, &fields.keys)?);
     }
     let (frames, keys) = (frames.to_vec(), fields.keys.clone());
-    let done = tokio::task::spawn_blocking(move || split(&frames, &keys)).await;
+    let done = tokio::task::spawn_blocking(move || {
+        let intake = split(&frames, &keys);
+        drop((frames, keys));
+        if let Ok(Intake::Split(graph)) = &intake {
+            // What follows is done on other threads, and needs as much again.
+            memory::give_back_after(graph.tasks.len());
+        }
+        intake
+    });
+    let done = done.await;
     match done {
         Ok(intake) => Ok(intake?),
         Err(error) => Err(GraphError::Malformed(format!("cannot be split: {error}"))),

@@ -16,9 +16,6 @@ use crate::memory;
 /// Tasks and dependencies in one portion: some milliseconds of the core, which nobody notices.
 const PORTION: usize = 1000;
 
-/// From so many tasks on what was needed for a moment is given back to the system.
-const MUCH: usize = 20_000;
-
 /// Resolves when the core has the whole graph.
 ///
 /// # Errors
@@ -58,10 +55,8 @@ pub(super) async fn hand_over(
     if let Some(last) = applied {
         last.done().await?;
     }
-    if size >= MUCH {
-        // Taking it in needed several times what it is.
-        aside(size, memory::give_back);
-    }
+    // Taking it in needed several times what it is.
+    aside(size, || memory::give_back_after(size));
     Ok(())
 }
 

@@ -21,7 +21,7 @@ impl Scheduler {
         let mut workers: Vec<WorkerId> = Vec::new();
         for &id in &tasks {
             let task = &self.tasks[id];
-            for worker in task.who_has.iter().chain(task.processing_on) {
+            for worker in task.who_has.iter().chain(task.processing_on.get()) {
                 if !workers.contains(&worker) {
                     workers.push(worker);
                 }

@@ -31,6 +31,33 @@ macro_rules! impl_id {
 }
 impl_id!(TaskId, WorkerId, ClientId, crate::state::GroupId);
 
+/// An id or none, in as much as an id takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MaybeId<T>(u32, PhantomData<T>);
+
+impl<T: Id> MaybeId<T> {
+    pub(crate) fn get(self) -> Option<T> {
+        (self.0 != HOLE).then(|| T::from_raw(self.0))
+    }
+
+    /// Leaves none.
+    pub(crate) fn take(&mut self) -> Option<T> {
+        std::mem::take(self).get()
+    }
+}
+
+impl<T> Default for MaybeId<T> {
+    fn default() -> Self {
+        Self(HOLE, PhantomData)
+    }
+}
+
+impl<T: Id> From<Option<T>> for MaybeId<T> {
+    fn from(id: Option<T>) -> Self {
+        Self(id.map_or(HOLE, Id::raw), PhantomData)
+    }
+}
+
 /// Hash of an id: one multiplication. Ids are ours, so nobody can choose colliding ones.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct IdHasher(u64);

@@ -161,7 +161,7 @@ impl Scheduler {
         };
         let state = task.state;
         rule(
-            task.processing_on.is_some() == (state == Processing),
+            task.processing_on.get().is_some() == (state == Processing),
             || say("processing_on does not agree with the state"),
         )?;
         rule(task.who_has.is_empty() != (state == Memory), || {
@@ -193,7 +193,7 @@ impl Scheduler {
             Released => rule(task.waiters.is_empty(), || say("has waiters")),
             Erred => rule(task.blame().is_some(), || say("nothing is to blame")),
             Processing => {
-                let worker = task.processing_on.and_then(|w| self.workers.get(w));
+                let worker = task.processing_on.get().and_then(|w| self.workers.get(w));
                 rule(worker.is_some_and(|w| w.processing.contains(id)), || {
                     say("its worker does not know")
                 })
@@ -243,9 +243,10 @@ impl Scheduler {
         let mut needs: IdMap<TaskId, u32> = IdMap::default();
         for t in w.processing.iter() {
             let task = self.tasks.get(t);
-            rule(task.is_some_and(|t| t.processing_on == Some(id)), || {
-                say("runs what does not know")
-            })?;
+            rule(
+                task.is_some_and(|t| t.processing_on.get() == Some(id)),
+                || say("runs what does not know"),
+            )?;
             let task = &self.tasks[t];
             if !w.long_running.contains(t) {
                 *prefixes
@@ -439,7 +440,7 @@ impl Scheduler {
 
     fn validate_stealing(&self) -> Checked {
         for (id, task) in self.tasks.iter() {
-            let Some(worker) = task.stealable_on else {
+            let Some(worker) = task.stealable_on.get() else {
                 continue;
             };
             let listed = self.workers.get(worker).is_some_and(|w| {
@@ -447,12 +448,12 @@ impl Scheduler {
                     .get(usize::from(task.steal_level))
                     .is_some_and(|tasks| tasks.contains(id))
             });
-            rule(listed && task.processing_on == Some(worker), || {
+            rule(listed && task.processing_on.get() == Some(worker), || {
                 format!("{:?} is stealable where it is not", task.key)
             })?;
         }
         for (id, victim) in self.stealing.victims() {
-            let there = self.tasks.get(id).and_then(|t| t.processing_on) == Some(victim);
+            let there = self.tasks.get(id).and_then(|t| t.processing_on.get()) == Some(victim);
             rule(there, || {
                 "a task is to be stolen from where it is not".into()
             })?;

@@ -48,7 +48,8 @@ impl<'a> TaskView<'a> {
     }
     /// Printable name of the result's type.
     pub fn type_(&self) -> Option<&'a Arc<str>> {
-        self.task.typename.as_ref()
+        let groups = &self.scheduler.groups;
+        groups.type_name(self.task.group, self.task.typename?)
     }
     /// Workers that hold the result, longest first.
     pub fn who_has(&self) -> impl Iterator<Item = WorkerView<'a>> + use<'a> {
@@ -68,7 +69,7 @@ impl<'a> TaskView<'a> {
     }
     /// The worker that runs it.
     pub fn processing_on(&self) -> Option<WorkerView<'a>> {
-        self.scheduler.worker(self.task.processing_on?)
+        self.scheduler.worker(self.task.processing_on.get()?)
     }
     fn tasks(&self, ids: &'a IdSet<TaskId>) -> impl Iterator<Item = TaskView<'a>> + use<'a> {
         let scheduler = self.scheduler;
@@ -103,7 +104,7 @@ impl<'a> TaskView<'a> {
     }
     /// Workers that died while they ran it.
     pub fn suspicious(&self) -> u32 {
-        self.task.suspicious
+        self.task.suspicious()
     }
     /// The last assignment to a worker.
     pub fn run_id(&self) -> Option<RunId> {

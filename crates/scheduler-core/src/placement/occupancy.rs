@@ -233,7 +233,7 @@ impl Scheduler {
         let waiting_here = self.tasks[id]
             .waiters
             .iter()
-            .filter(|&t| self.tasks[t].processing_on == Some(worker))
+            .filter(|&t| self.tasks[t].processing_on.get() == Some(worker))
             .count();
         if waiting_here > 0 {
             let nbytes = self.get_nbytes(id);

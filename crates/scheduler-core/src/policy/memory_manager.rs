@@ -171,7 +171,7 @@ impl Scheduler {
                 let mut workers: Vec<WorkerId> = Vec::new();
                 waiters = 0;
                 for waiter in task.waiters.iter() {
-                    match self.tasks[waiter].processing_on {
+                    match self.tasks[waiter].processing_on.get() {
                         Some(worker) if workers.contains(&worker) => {}
                         Some(worker) => {
                             workers.push(worker);

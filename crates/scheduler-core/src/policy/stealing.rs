@@ -139,7 +139,7 @@ impl Scheduler {
         let Some(level) = self.steal_level(id) else {
             return;
         };
-        let Some(worker) = self.tasks[id].processing_on else {
+        let Some(worker) = self.tasks[id].processing_on.get() else {
             return;
         };
         let Some(w) = self.workers.get_mut(worker) else {
@@ -152,7 +152,7 @@ impl Scheduler {
             tasks.insert(id);
         }
         let task = &mut self.tasks[id];
-        task.stealable_on = Some(worker);
+        task.stealable_on = Some(worker).into();
         task.steal_level = level;
         let group = task.group;
         let duration = self.task_duration(id);
@@ -283,7 +283,7 @@ impl Scheduler {
             return;
         };
         let (victim, thief) = (info.victim, info.thief);
-        if self.tasks[id].processing_on != Some(victim) {
+        if self.tasks[id].processing_on.get() != Some(victim) {
             return;
         }
         let thief_is_live = self.workers.is_live(thief);
@@ -310,7 +310,7 @@ impl Scheduler {
         self.remove_key_from_stealable(id);
         self.worker_remove_from_processing(id, victim);
         self.use_resources(id, victim, -1.0);
-        self.tasks[id].processing_on = Some(thief);
+        self.tasks[id].processing_on = Some(thief).into();
         self.worker_add_to_processing(id, thief);
         self.use_resources(id, thief, 1.0);
         self.put_key_in_stealable(id);
@@ -426,10 +426,9 @@ impl Scheduler {
 
     /// Requests the task if a thief would be done with it sooner.
     fn consider(&mut self, round: &mut Round, id: TaskId, victim: WorkerId, level: usize) {
-        let still_there = self
-            .tasks
-            .get(id)
-            .is_some_and(|t| t.stealable_on.is_some() && t.processing_on == Some(victim));
+        let still_there = self.tasks.get(id).is_some_and(|t| {
+            t.stealable_on.get().is_some() && t.processing_on.get() == Some(victim)
+        });
         if !still_there {
             return;
         }

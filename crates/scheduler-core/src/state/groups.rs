@@ -1,5 +1,6 @@
 //! Task groups (tasks of one collection) and prefixes (tasks of one kind): counts, durations, sizes.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -13,6 +14,10 @@ use crate::task::TaskState;
 /// A task group, index into [`GroupTable`]; reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupId(pub(crate) u32);
+
+/// A type of results, one more than its index among the types of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TypeName(NonZeroU32);
 
 impl GroupId {
     /// The group of the task that stands in for a missing one.
@@ -458,13 +463,18 @@ impl GroupTable {
         self.both(id, |t| t.nbytes_total += diff);
     }
 
-    /// Counts a result of type `name`; returns the shared text.
-    pub(crate) fn add_type(&mut self, id: GroupId, name: &Arc<str>) -> Arc<str> {
+    /// Counts a result of type `name`.
+    pub(crate) fn add_type(&mut self, id: GroupId, name: &Arc<str>) -> Option<TypeName> {
         self.both(id, |t| bump(&mut t.types, name, 1));
-        match self.group(id).totals.types.get_key_value(name) {
-            Some((shared, _)) => Arc::clone(shared),
-            None => Arc::clone(name),
-        }
+        let index = self.group(id).totals.types.get_index_of(name)?;
+        let number = u32::try_from(index).ok()?.checked_add(1)?;
+        NonZeroU32::new(number).map(TypeName)
+    }
+
+    /// The name of a type of results in a group.
+    pub(crate) fn type_name(&self, id: GroupId, name: TypeName) -> Option<&Arc<str>> {
+        let index = name.0.get() as usize - 1;
+        Some(self.group(id).totals.types.get_index(index)?.0)
     }
 
     /// Counts the time an action took, in seconds.

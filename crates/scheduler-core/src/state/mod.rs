@@ -10,7 +10,9 @@ mod tasks;
 mod workers;
 
 pub(crate) use clients::{Client, ClientTable};
-pub(crate) use groups::{Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals};
+pub(crate) use groups::{
+    Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals, TypeName,
+};
 pub(crate) use open_graphs::{Collected, Member, OpenGraph, OpenGraphs};
 pub(crate) use queue::TaskQueue;
 pub(crate) use spans::{Span, SpanTable};

@@ -11,8 +11,8 @@ use crate::effect::TaskError;
 use crate::graph::TaskOptions;
 use crate::ids::{ClientId, RunId, TaskId, WorkerId};
 use crate::opaque::Opaque;
-use crate::sets::IdSet;
-use crate::state::GroupId;
+use crate::sets::{IdSet, MaybeId};
+use crate::state::{GroupId, TypeName};
 use crate::tables::Table;
 use crate::task::TaskState;
 
@@ -99,7 +99,8 @@ pub(crate) struct Rare {
     pub(crate) blame: Option<Arc<Failure>>,
     /// Addresses of the workers it failed on.
     pub(crate) erred_on: Vec<Arc<str>>,
-    /// Worker that holds the task in its stealable sets, and the level.
+    /// Workers that died while they ran it.
+    pub(crate) suspicious: u32,
     pub(crate) metadata: Option<Opaque>,
 }
 
@@ -121,15 +122,15 @@ pub(crate) struct Task {
     pub(crate) nbytes: i64,
     /// Negative: never sent to a worker.
     pub(crate) run_id: i64,
-    pub(crate) typename: Option<Arc<str>>,
+    /// Of the result, once there was one.
+    pub(crate) typename: Option<TypeName>,
     pub(crate) options: Option<Arc<TaskOptions>>,
     pub(crate) restrictions: Option<Arc<Restrictions>>,
     pub(crate) rare: Option<Box<Rare>>,
     pub(crate) group: GroupId,
-    pub(crate) processing_on: Option<WorkerId>,
+    pub(crate) processing_on: MaybeId<WorkerId>,
     /// Worker in whose stealable sets the task is.
-    pub(crate) stealable_on: Option<WorkerId>,
-    pub(crate) suspicious: u32,
+    pub(crate) stealable_on: MaybeId<WorkerId>,
     pub(crate) retries: u32,
     /// Index into the graph being taken in; [`Task::NO_SCRATCH`] else.
     pub(crate) scratch: u32,
@@ -175,9 +176,8 @@ impl Task {
             restrictions: None,
             rare: None,
             group,
-            processing_on: None,
-            stealable_on: None,
-            suspicious: 0,
+            processing_on: MaybeId::default(),
+            stealable_on: MaybeId::default(),
             retries: 0,
             scratch: Self::NO_SCRATCH,
             to_come: 0,
@@ -191,6 +191,11 @@ impl Task {
             queueable: true,
             let_go: false,
         }
+    }
+
+    /// How many workers died while they ran it.
+    pub(crate) fn suspicious(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.suspicious)
     }
 
     /// What the task failed of, or is held up by.
@@ -234,7 +239,7 @@ impl Task {
     pub(crate) fn is_current_run(&self, worker: WorkerId, run_id: Option<RunId>) -> bool {
         match run_id {
             Some(run_id) => run_id.0 == self.run_id,
-            None => self.processing_on.is_none_or(|w| w == worker),
+            None => self.processing_on.get().is_none_or(|w| w == worker),
         }
     }
 
@@ -433,6 +438,12 @@ mod tests {
     fn task(number: usize) -> Task {
         let key = Key::from(format!("x-{number}"));
         Task::new(key, None, TaskState::Released, GroupId::MISSING)
+    }
+
+    #[test]
+    fn a_task_takes_thirty_words() {
+        // With a million of them each word is 8 MB.
+        assert_eq!(size_of::<Option<Task>>(), 240);
     }
 
     #[test]

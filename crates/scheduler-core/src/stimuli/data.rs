@@ -190,7 +190,7 @@ impl Scheduler {
     /// are told to, even then.
     pub(crate) fn is_waited_for_on(&self, id: TaskId, worker: WorkerId) -> bool {
         let mut waiters = self.tasks[id].waiters.iter();
-        waiters.any(|waiter| self.tasks[waiter].processing_on == Some(worker))
+        waiters.any(|waiter| self.tasks[waiter].processing_on.get() == Some(worker))
     }
 
     /// The copies count as gone at once; a worker that cannot drop one says so with `add-keys`. The

@@ -32,7 +32,7 @@ impl Scheduler {
         };
         let task = &mut self.tasks[id];
         if !task.is_current_run(worker, message.run_id) {
-            if task.processing_on == Some(worker) {
+            if task.processing_on.get() == Some(worker) {
                 // The worker runs it under a name that is no longer valid: start anew.
                 self.recommend(id, TaskState::Released);
             } else if task.state == TaskState::Memory {
@@ -89,7 +89,7 @@ impl Scheduler {
             return;
         }
         if !task.is_current_run(worker, message.run_id) {
-            if task.processing_on == Some(worker) {
+            if task.processing_on.get() == Some(worker) {
                 self.transition(id, TaskState::Released, Cause::Recommended);
             }
             return;
@@ -131,7 +131,7 @@ impl Scheduler {
             return;
         };
         let task = &self.tasks[id];
-        if task.processing_on != Some(worker)
+        if task.processing_on.get() != Some(worker)
             || !self.workers.is_live(worker)
             || !task.is_current_run(worker, run_id)
         {
@@ -168,7 +168,7 @@ impl Scheduler {
         };
         let task = &self.tasks[id];
         if task.state != TaskState::Processing
-            || worker.is_some_and(|w| task.processing_on != Some(w))
+            || worker.is_some_and(|w| task.processing_on.get() != Some(w))
         {
             return;
         }

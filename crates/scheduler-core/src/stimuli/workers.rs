@@ -118,11 +118,11 @@ impl Scheduler {
         for task in processing {
             keys.push(self.tasks[task].key.clone());
             if !expected {
-                self.tasks[task].suspicious += 1;
+                self.tasks[task].rare.get_or_insert_default().suspicious += 1;
                 let group = self.tasks[task].group;
                 self.groups.prefix_of_mut(group).suspicious += 1;
             }
-            if expected || self.tasks[task].suspicious <= self.config.allowed_failures {
+            if expected || self.tasks[task].suspicious() <= self.config.allowed_failures {
                 self.recommend(task, TaskState::Released);
                 continue;
             }

@@ -86,7 +86,7 @@ impl Scheduler {
     /// Sends a ready task to a worker.
     pub(crate) fn add_to_processing(&mut self, id: TaskId, worker: WorkerId) {
         self.worker_add_to_processing(id, worker);
-        self.tasks[id].processing_on = Some(worker);
+        self.tasks[id].processing_on = Some(worker).into();
         self.set_state(id, TaskState::Processing);
         self.use_resources(id, worker, 1.0);
         self.check_idle_saturated(worker, None);
@@ -175,7 +175,7 @@ impl Scheduler {
             priority: task.priority.wire(),
             duration: self.prefix_duration(group.prefix),
             run_spec,
-            unproven: group.start == 0.0 || task.suspicious > 0,
+            unproven: group.start == 0.0 || task.suspicious() > 0,
             who_has,
             nbytes,
             resource_restrictions: restrictions
@@ -238,7 +238,7 @@ impl Scheduler {
         self.set_state(id, TaskState::Memory);
         let group = self.tasks[id].group;
         let typename = self.groups.add_type(group, &message.typename);
-        self.tasks[id].typename = Some(typename);
+        self.tasks[id].typename = typename;
         self.release_fire_and_forget(id);
     }
 
@@ -363,7 +363,7 @@ impl Scheduler {
             task.has_lost_dependencies = true;
             task.dependencies.remove(id);
             task.waiting_on.remove(id);
-            let processing_on = task.processing_on;
+            let processing_on = task.processing_on.get();
             if !matches!(task.state, TaskState::Memory | TaskState::Erred) {
                 self.recommend(dependent, TaskState::Forgotten);
             }

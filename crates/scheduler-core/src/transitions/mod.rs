@@ -289,6 +289,6 @@ impl Scheduler {
 
     /// The worker a task is on.
     pub(crate) fn processing_worker(&self, id: TaskId) -> Option<WorkerId> {
-        self.tasks.get(id)?.processing_on
+        self.tasks.get(id)?.processing_on.get()
     }
 }

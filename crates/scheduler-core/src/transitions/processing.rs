@@ -30,7 +30,7 @@ impl Scheduler {
             self.recommend(id, TaskState::Released);
             return;
         }
-        if self.tasks[id].processing_on != Some(message.worker) {
+        if self.tasks[id].processing_on.get() != Some(message.worker) {
             // The run id agrees, the worker does not: cannot be, so do not believe it.
             self.violation(format!(
                 "{:?} is done on another worker than it was sent to",
@@ -63,7 +63,7 @@ impl Scheduler {
     /// An actor that does not come to be does not live on its worker.
     fn leave_actor(&mut self, id: TaskId) {
         if self.tasks[id].actor
-            && let Some(worker) = self.tasks[id].processing_on
+            && let Some(worker) = self.tasks[id].processing_on.get()
         {
             self.workers[worker].actors.remove(id);
         }

@@ -9,7 +9,7 @@ use crate::Scheduler;
 use crate::ids::{TaskId, WorkerId};
 use crate::placement::slots_available;
 use crate::sets::IdMap;
-use crate::state::{PrefixId, ReleaseId, StateCounts, Task};
+use crate::state::{OpenGraph, PrefixId, ReleaseId, StateCounts, Task};
 use crate::task::TaskState;
 use crate::worker::WorkerStatus;
 
@@ -172,9 +172,13 @@ impl Scheduler {
         })?;
         let queued = self.queues.iter().any(|q| q.contains(id));
         rule(queued == (state == Queued), || say("queue is wrong"))?;
-        rule(task.waiting_on.is_empty() != (state == Waiting), || {
-            say("waiting_on does not agree with the state")
-        })?;
+        let waits_for_none = state != Waiting || task.incomplete;
+        let waits_for_some = state == Waiting;
+        let agrees = match task.waiting_on.is_empty() {
+            true => waits_for_none,
+            false => waits_for_some,
+        };
+        rule(agrees, || say("waiting_on does not agree with the state"))?;
         if state.is_under_way() {
             for d in task.dependencies.iter() {
                 let waits = task.waiting_on.contains(d);
@@ -375,6 +379,11 @@ impl Scheduler {
             }
         }
         for (id, task) in self.tasks.iter() {
+            let begun = |open: &OpenGraph| open.begun.is_some_and(|begun| begun.id == Some(id));
+            rule(task.incomplete == self.open_graphs.iter().any(begun), || {
+                let key = &task.key;
+                format!("{key:?}: whether it has all dependencies is wrong")
+            })?;
             let expected = tasks.get(&id).copied().unwrap_or(0);
             rule(task.to_come == expected, || {
                 let (key, counted) = (&task.key, task.to_come);

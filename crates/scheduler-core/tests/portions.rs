@@ -422,7 +422,7 @@ fn a_large_graph_that_has_not_run_is_given_up_little_by_little() {
 
 /// Random layered graphs: dependencies are numbers of earlier tasks.
 fn shape() -> impl Strategy<Value = Vec<Vec<prop::sample::Index>>> {
-    let task = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
+    let task = prop::collection::vec(any::<prop::sample::Index>(), 0..12);
     prop::collection::vec(task, 3..40)
 }
 

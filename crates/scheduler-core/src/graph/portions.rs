@@ -63,7 +63,8 @@ pub struct GroupOutline {
     pub others: Vec<u32>,
 }
 
-/// Some tasks of a graph. All that they depend on came before or is among them, further in front.
+/// Some tasks of a graph. All that they depend on came before or is among them, further in front; which of that they
+/// depend on may come with the next portions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GraphPortion {
     /// Which graph.
@@ -74,6 +75,13 @@ pub struct GraphPortion {
     pub edges: Vec<u32>,
     /// No other portion follows.
     pub is_last: bool,
+    /// How many of [`Self::edges`], in front, are of the last task of the portion before: one that depends on very many
+    /// others comes first, and its dependencies follow little by little.
+    #[serde(default)]
+    pub continued: u32,
+    /// More dependencies of the last task follow.
+    #[serde(default)]
+    pub continues: bool,
 }
 
 /// One task of a [`GraphPortion`].
@@ -83,7 +91,7 @@ pub struct PortionTask {
     pub key: Key,
     /// What to run.
     pub run_spec: Opaque,
-    /// How many entries of [`GraphPortion::edges`] are its own.
+    /// How many entries of [`GraphPortion::edges`] are its own, after those of the task before.
     pub edges: u32,
     /// How many tasks of the graph need it.
     pub dependents: u32,
@@ -121,6 +129,8 @@ pub struct Rest {
     needed: Vec<bool>,
     /// Tasks and edges that were given out.
     given: (usize, usize),
+    /// Edges of the last of these tasks that were not.
+    left: usize,
 }
 
 impl Portions {
@@ -230,19 +240,27 @@ impl Iterator for Rest {
     type Item = GraphPortion;
 
     fn next(&mut self) -> Option<GraphPortion> {
+        let limit = self.plan.limit.max(1);
         let (mut number, begin) = self.given;
-        let mut end = begin;
         let mut tasks = Vec::new();
-        while tasks.len() + end - begin < self.plan.limit.max(1)
+        let continued = self.left.min(limit);
+        let mut end = begin + continued;
+        self.left -= continued;
+        while self.left == 0
+            && tasks.len() + end - begin < limit
             && let Some(&place) = self.plan.sorted.get(number)
-            && let Some(task) = self.take(number, place)
+            && let Some(mut task) = self.take(number, place)
         {
             number += 1;
-            end += task.edges as usize;
+            let edges = task.edges as usize;
+            let now = edges.min(limit);
+            self.left = edges - now;
+            task.edges = now as u32;
+            end += now;
             tasks.push(task);
         }
         self.given = (number, end);
-        if tasks.is_empty() {
+        if end == begin && tasks.is_empty() {
             return None;
         }
         let edges = self.plan.edges.get(begin..end).unwrap_or_default();
@@ -250,7 +268,9 @@ impl Iterator for Rest {
             graph: self.plan.graph,
             edges: edges.to_vec(),
             tasks,
-            is_last: number == self.plan.sorted.len(),
+            is_last: number == self.plan.sorted.len() && self.left == 0,
+            continued: continued as u32,
+            continues: self.left > 0,
         })
     }
 }
@@ -523,6 +543,7 @@ impl Plan {
                 tasks: tasks.into_iter().map(Some).collect(),
                 needed: Vec::new(),
                 given: (0, 0),
+                left: 0,
             },
         }
     }

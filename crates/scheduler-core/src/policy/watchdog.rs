@@ -182,7 +182,8 @@ impl Scheduler {
     }
 
     fn waits_in_vain(&self, id: TaskId) -> bool {
-        self.tasks[id].waiting_on.iter().all(|d| {
+        let task = &self.tasks[id];
+        !task.incomplete && task.waiting_on.iter().all(|d| {
             self.tasks
                 .get(d)
                 .is_none_or(|d| d.state == TaskState::Memory || d.state == TaskState::Released)

@@ -13,7 +13,7 @@ pub(crate) use clients::{Client, ClientTable};
 pub(crate) use groups::{
     Group, GroupId, GroupTable, Prefix, PrefixId, StateCounts, Totals, TypeName,
 };
-pub(crate) use open_graphs::{Collected, Member, OpenGraph, OpenGraphs};
+pub(crate) use open_graphs::{Begun, Collected, Member, OpenGraph, OpenGraphs};
 pub(crate) use queue::TaskQueue;
 pub(crate) use spans::{Span, SpanTable};
 pub(crate) use tasks::{Failure, Priority, ReleaseId, Restrictions, Task, TaskTable};

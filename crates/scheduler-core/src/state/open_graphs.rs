@@ -38,8 +38,19 @@ pub(crate) struct OpenGraph {
     pub(crate) noted: BTreeSet<u64>,
     /// Tasks that the state did not know before.
     pub(crate) new: usize,
+    /// The last task, if more of its dependencies are to come.
+    pub(crate) begun: Option<Begun>,
     /// Collected to be applied in one piece.
     pub(crate) collected: Option<Collected>,
+}
+
+/// A task whose dependencies come little by little. It does not run before all are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    /// None if they are of no consequence: the task was there before this graph, can not run, or was forgotten.
+    pub(crate) id: Option<TaskId>,
+    /// Its place among the members.
+    pub(crate) member: usize,
 }
 
 /// Tasks so far, and the keys by number.
@@ -81,6 +92,10 @@ impl OpenGraphs {
 
     /// The task is forgotten.
     pub(crate) fn forget(&mut self, id: TaskId) {
+        let begun = self.graphs.iter_mut().flat_map(|graph| &mut graph.begun);
+        for begun in begun.filter(|begun| begun.id == Some(id)) {
+            begun.id = None;
+        }
         let members = self.graphs.iter_mut().flat_map(|graph| &mut graph.members);
         for member in members.filter(|member| member.id == Some(id)) {
             member.id = None;

@@ -148,6 +148,8 @@ pub(crate) struct Task {
     pub(crate) queueable: bool,
     /// Among those that are let go little by little (see `transitions/let_go.rs`).
     pub(crate) let_go: bool,
+    /// More dependencies are to come (see `stimuli/graph_portions.rs`).
+    pub(crate) incomplete: bool,
 }
 
 impl Task {
@@ -190,6 +192,7 @@ impl Task {
             data_producer: false,
             queueable: true,
             let_go: false,
+            incomplete: false,
         }
     }
 

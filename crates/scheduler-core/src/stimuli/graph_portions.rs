@@ -19,14 +19,14 @@ use super::graph_update::SharedRestrictions;
 
 /// What came of the tasks of a portion.
 #[derive(Default)]
-struct Taken {
+pub(super) struct Taken {
     touched: Vec<TaskId>,
     /// May run now, as far as they are not done.
     startable: Vec<TaskId>,
     /// All dependents of these are there now.
     complete: Vec<TaskId>,
     /// Wanted, but can not run.
-    lost: Vec<Key>,
+    pub(super) lost: Vec<Key>,
 }
 
 impl Scheduler {
@@ -51,6 +51,7 @@ impl Scheduler {
             groups: Vec::new(),
             noted: BTreeSet::new(),
             new: 0,
+            begun: None,
             collected: None,
             update,
         };
@@ -182,8 +183,12 @@ impl Scheduler {
         let mut taken = Taken::default();
         let mut shared = SharedRestrictions::default();
         let mut edges = portion.edges.as_slice();
+        let continued = edges.split_off(..(portion.continued as usize).min(edges.len()));
+        let done = !portion.continues || !portion.tasks.is_empty();
+        self.continue_task(open, continued.unwrap_or_default(), done, &mut taken);
         let mut dependencies: Vec<TaskId> = Vec::new();
-        for task in portion.tasks {
+        let last = portion.tasks.len();
+        for (number, task) in (1..).zip(portion.tasks) {
             let own = edges.split_off(..(task.edges as usize).min(edges.len()));
             dependencies.clear();
             let mut lost = false;
@@ -197,17 +202,26 @@ impl Scheduler {
                 *to_come = to_come.saturating_sub(1);
                 self.groups.came(*group, 1);
             }
-            if lost {
+            let fresh = if lost {
                 self.lose(open, task, &mut taken);
-                continue;
+                None
+            } else {
+                self.take_task(open, task, &dependencies, &mut shared, &mut taken)
+            };
+            if portion.continues && number == last {
+                self.begin_task(open, fresh);
             }
-            self.take_task(open, task, &dependencies, &mut shared, &mut taken);
         }
         taken
     }
 
     /// A dependent of the task with this number is there; its id, unless it is lost.
-    fn arrived(&mut self, open: &mut OpenGraph, number: u32, taken: &mut Taken) -> Option<TaskId> {
+    pub(super) fn arrived(
+        &mut self,
+        open: &mut OpenGraph,
+        number: u32,
+        taken: &mut Taken,
+    ) -> Option<TaskId> {
         let member = open.members.get_mut(number as usize)?;
         member.to_come = member.to_come.saturating_sub(1);
         let id = member.id?;
@@ -233,6 +247,7 @@ impl Scheduler {
         }
     }
 
+    /// The task, if this is where it gets its dependencies from.
     fn take_task(
         &mut self,
         open: &mut OpenGraph,
@@ -240,7 +255,7 @@ impl Scheduler {
         dependencies: &[TaskId],
         shared: &mut SharedRestrictions,
         taken: &mut Taken,
-    ) {
+    ) -> Option<TaskId> {
         let known = self.tasks.id(&new.key);
         let id = match known {
             Some(id) => id,
@@ -258,7 +273,8 @@ impl Scheduler {
         let task = &mut self.tasks[id];
         task.to_come = task.to_come.saturating_add(to_come);
         let mut collides = false;
-        if task.run_spec.is_none() {
+        let is_fresh = task.run_spec.is_none();
+        if is_fresh {
             task.run_spec = Some(new.run_spec);
             task.release = open.release;
             if let Some(options) = new.options {
@@ -283,6 +299,7 @@ impl Scheduler {
         if new.wanted || (new.needed && to_come > 0) {
             taken.startable.push(id);
         }
+        is_fresh.then_some(id)
     }
 
     /// Whatever was announced and did not come will not.
@@ -299,6 +316,9 @@ impl Scheduler {
 
     /// No more portions come: the client has left, or everything is to be forgotten.
     fn abandon_graph(&mut self, mut open: OpenGraph) {
+        if let Some(id) = open.begun.take().and_then(|begun| begun.id) {
+            self.give_up_begun(id);
+        }
         let mut concerned = Vec::new();
         for member in std::mem::take(&mut open.members) {
             if let Some(id) = member.id.filter(|_| member.to_come > 0)
@@ -340,18 +360,29 @@ impl Scheduler {
 impl Collected {
     fn add(&mut self, portion: GraphPortion) {
         let mut edges = portion.edges.as_slice();
+        let mut next = |count: u32| {
+            let next = edges.split_off(..(count as usize).min(edges.len()));
+            next.unwrap_or_default()
+        };
+        let more = self.keys(next(portion.continued));
+        if let Some(task) = self.tasks.last_mut() {
+            task.dependencies.extend(more);
+        }
         for task in portion.tasks {
-            let own = edges.split_off(..(task.edges as usize).min(edges.len()));
-            let keys = own.unwrap_or_default().iter();
-            let dependencies = keys.filter_map(|&number| self.key(number).cloned());
             self.tasks.push(NewTask {
-                dependencies: dependencies.collect(),
+                dependencies: self.keys(next(task.edges)),
                 key: task.key,
                 run_spec: Some(task.run_spec),
                 order: task.order,
                 options: task.options,
             });
         }
+    }
+
+    fn keys(&self, numbers: &[u32]) -> Vec<Key> {
+        let keys = numbers.iter();
+        keys.filter_map(|&number| self.key(number).cloned())
+            .collect()
     }
 
     fn key(&self, number: u32) -> Option<&Key> {

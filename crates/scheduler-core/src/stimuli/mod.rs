@@ -1,5 +1,6 @@
 //! What each event does: changes, recommendations, and the transitions that follow.
 
+mod begun_tasks;
 mod clients;
 mod data;
 mod graph_portions;

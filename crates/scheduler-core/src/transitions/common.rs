@@ -246,8 +246,8 @@ impl Scheduler {
         let dependents = std::mem::take(&mut self.tasks[id].dependents);
         let mut ready: Vec<TaskId> = Vec::new();
         for dependent in dependents.iter() {
-            let waiting_on = &mut self.tasks[dependent].waiting_on;
-            if waiting_on.remove(id) && waiting_on.is_empty() {
+            let task = &mut self.tasks[dependent];
+            if task.waiting_on.remove(id) && task.waiting_on.is_empty() && !task.incomplete {
                 ready.push(dependent);
             }
         }
@@ -397,7 +397,7 @@ impl Scheduler {
         self.unrunnable.remove(id);
         self.stealing_forget(id);
         if let Some(task) = self.tasks.remove(id) {
-            if task.to_come > 0 {
+            if task.to_come > 0 || task.incomplete {
                 self.open_graphs.forget(id);
             }
             for client in task.who_wants.iter() {

@@ -30,30 +30,35 @@ impl Scheduler {
         let missing = missing.filter(|&d| self.tasks[d].who_has.is_empty());
         let mut waiting_on = IdSet::with_room(missing.count());
         for dependency in dependencies.iter() {
-            let task = &mut self.tasks[dependency];
-            if task.who_has.is_empty() {
+            if self.need(id, dependency) {
                 waiting_on.insert(dependency);
             }
-            if task.state == TaskState::Erred {
-                // It may be about to be retried; looked at again when nothing is left to do.
-                self.recommendations.suspects.push(id);
-            }
-            let task = &mut self.tasks[dependency];
-            if task.state == TaskState::Released {
-                // It finds its waiters itself when it gets there.
-                self.recommend(dependency, TaskState::Waiting);
-            } else {
-                task.waiters.insert(id);
-            }
         }
-        let ready = waiting_on.is_empty();
         let task = &mut self.tasks[id];
+        let ready = waiting_on.is_empty() && !task.incomplete;
         task.dependencies = dependencies;
         task.waiting_on = waiting_on;
         task.waiters = waiters;
         if ready {
             self.recommend(id, TaskState::Processing);
         }
+    }
+
+    /// The task waits for its dependencies, and this is one of them; whether the result is missing.
+    pub(crate) fn need(&mut self, id: TaskId, dependency: TaskId) -> bool {
+        let task = &mut self.tasks[dependency];
+        let is_missing = task.who_has.is_empty();
+        if task.state == TaskState::Released {
+            // It finds its waiters itself when it gets there.
+            self.recommend(dependency, TaskState::Waiting);
+            return is_missing;
+        }
+        task.waiters.insert(id);
+        if task.state == TaskState::Erred {
+            // It may be about to be retried; looked at again when nothing is left to do.
+            self.recommendations.suspects.push(id);
+        }
+        is_missing
     }
 
     /// Somebody wants it, or a dependent is about to be retried.

@@ -63,8 +63,16 @@ pub struct CoreConfig {
     /// Up to so many tasks all of the state is checked after an event when `validate` is set, beyond
     /// only the tasks concerned.
     pub validate_all_up_to: usize,
+    /// Up to so many inputs of a task are named in an order at once. What has more is ordered little by little, while
+    /// others are served.
+    #[serde(default = "inputs_at_once")]
+    pub inputs_at_once: usize,
     /// Seed of the core's own random numbers and of its hash tables.
     pub seed: u64,
+}
+
+fn inputs_at_once() -> usize {
+    1000
 }
 
 impl Default for CoreConfig {
@@ -103,6 +111,7 @@ impl Default for CoreConfig {
             adaptive_target_duration: 5.0,
             watchdog_patience: Some(60.0),
             validate_all_up_to: 2_000,
+            inputs_at_once: inputs_at_once(),
             seed: 0,
         }
     }

@@ -60,6 +60,8 @@ pub struct Scheduler {
     unrunnable: Unrunnable,
     /// Results and tasks that nobody needs and that are let go little by little.
     letting_go: VecDeque<TaskId>,
+    /// Orders that are made little by little.
+    orders: transitions::Orders,
     open_graphs: OpenGraphs,
     /// Results held by more than one worker.
     replicated: OrderedIdSet<TaskId>,
@@ -156,6 +158,7 @@ impl Scheduler {
             queues: Vec::new(),
             unrunnable: Unrunnable::default(),
             letting_go: VecDeque::new(),
+            orders: transitions::Orders::default(),
             open_graphs: OpenGraphs::default(),
             replicated: OrderedIdSet::default(),
             releases: vec!["".into()],
@@ -225,6 +228,9 @@ impl Scheduler {
     fn end(&mut self, effects: &mut Effects) {
         if !self.letting_go.is_empty() {
             self.let_some_go();
+        }
+        if !self.orders.is_empty() {
+            self.continue_orders();
         }
         self.fill_open_slots();
         self.set_timers();

@@ -258,7 +258,7 @@ impl Scheduler {
                     .or_default() += 1;
             }
             for d in task.dependencies.iter() {
-                if !w.has_what.contains(d) {
+                if !w.has_what.contains(d) && !self.orders.will_count(t, id, d) {
                     *needs.entry(d).or_default() += 1;
                 }
             }
@@ -380,10 +380,13 @@ impl Scheduler {
         }
         for (id, task) in self.tasks.iter() {
             let begun = |open: &OpenGraph| open.begun.is_some_and(|begun| begun.id == Some(id));
-            rule(task.incomplete == self.open_graphs.iter().any(begun), || {
-                let key = &task.key;
-                format!("{key:?}: whether it has all dependencies is wrong")
-            })?;
+            rule(
+                task.incomplete == self.open_graphs.iter().any(begun),
+                || {
+                    let key = &task.key;
+                    format!("{key:?}: whether it has all dependencies is wrong")
+                },
+            )?;
             let expected = tasks.get(&id).copied().unwrap_or(0);
             rule(task.to_come == expected, || {
                 let (key, counted) = (&task.key, task.to_come);

@@ -766,6 +766,14 @@ proptest! {
         run(ops, CoreConfig { worker_saturation: f64::INFINITY, allowed_failures: 0, ..CoreConfig::default() });
     }
 
+    /// Of every order that names two inputs or more, the rest is made later.
+    #[test]
+    fn nothing_breaks_while_orders_are_made(ops in prop::collection::vec(op(), 1..120), queueing in any::<bool>()) {
+        let defaults = CoreConfig::default();
+        let worker_saturation = if queueing { defaults.worker_saturation } else { f64::INFINITY };
+        run(ops, CoreConfig { inputs_at_once: 1, worker_saturation, ..defaults });
+    }
+
     #[test]
     fn the_same_events_give_the_same_effects(ops in prop::collection::vec(op(), 1..60)) {
         let play = || {

@@ -115,23 +115,30 @@ impl Scheduler {
         let w = &mut self.workers[worker];
         w.count_prefix(prefix);
         w.processing.insert(id);
-        let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
-        if dependencies.len() > MANY_NEEDS {
-            self.workers[worker].needs_what.reserve(dependencies.len());
+        if self.is_ordered_later(id) {
+            // They are counted while the order is made.
+            let inputs = self.tasks[id].dependencies.len();
+            return self.workers[worker].needs_what.reserve(inputs);
         }
+        let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
         for dependency in dependencies.iter() {
             if !self.tasks[dependency].who_has.contains(worker) {
-                let nbytes = self.get_nbytes(dependency);
-                let w = &mut self.workers[worker];
-                let needs = w.needs_what.entry(dependency).or_insert(0);
-                *needs += 1;
-                if *needs == 1 {
-                    w.network_occ = w.network_occ.saturating_add(nbytes);
-                    self.network_occ = self.network_occ.saturating_add(nbytes);
-                }
+                self.add_need(dependency, worker);
             }
         }
         self.tasks[id].dependencies = dependencies;
+    }
+
+    /// One more task on the worker needs this, which the worker has to fetch.
+    pub(crate) fn add_need(&mut self, id: TaskId, worker: WorkerId) {
+        let nbytes = self.get_nbytes(id);
+        let w = &mut self.workers[worker];
+        let needs = w.needs_what.entry(id).or_insert(0);
+        *needs += 1;
+        if *needs == 1 {
+            w.network_occ = w.network_occ.saturating_add(nbytes);
+            self.network_occ = self.network_occ.saturating_add(nbytes);
+        }
     }
 
     /// Undoes [`Scheduler::worker_add_to_processing`].
@@ -143,17 +150,43 @@ impl Scheduler {
             self.groups.count_processing(prefix, false);
         }
         self.workers[worker].processing.remove(id);
+        let counted = self.cancel_order(id, worker);
+        if self.workers[worker].processing.is_empty() {
+            return self.forget_needs(worker);
+        }
+        if let Some(counted) = counted {
+            for dependency in counted {
+                self.remove_need(dependency, worker);
+            }
+            return;
+        }
         let dependencies = std::mem::take(&mut self.tasks[id].dependencies);
         for dependency in dependencies.iter() {
-            let Some(needs) = self.workers[worker].needs_what.get_mut(&dependency) else {
-                continue;
-            };
-            *needs -= 1;
-            if *needs == 0 {
-                self.forget_need(dependency, worker);
-            }
+            self.remove_need(dependency, worker);
         }
         self.tasks[id].dependencies = dependencies;
+    }
+
+    /// One task less on the worker needs this.
+    fn remove_need(&mut self, id: TaskId, worker: WorkerId) {
+        let Some(needs) = self.workers[worker].needs_what.get_mut(&id) else {
+            return;
+        };
+        *needs -= 1;
+        if *needs == 0 {
+            self.forget_need(id, worker);
+        }
+    }
+
+    /// The worker has nothing to do, so nothing to fetch.
+    fn forget_needs(&mut self, worker: WorkerId) {
+        let w = &mut self.workers[worker];
+        self.network_occ -= std::mem::take(&mut w.network_occ).min(self.network_occ);
+        if w.needs_what.capacity() > MANY_NEEDS {
+            w.needs_what = indexmap::IndexMap::default();
+        } else {
+            w.needs_what.clear();
+        }
     }
 
     /// The worker does not have to fetch this any more.
@@ -234,6 +267,7 @@ impl Scheduler {
             .waiters
             .iter()
             .filter(|&t| self.tasks[t].processing_on.get() == Some(worker))
+            .filter(|&t| !self.orders.will_count(t, worker, id))
             .count();
         if waiting_here > 0 {
             let nbytes = self.get_nbytes(id);

@@ -183,11 +183,12 @@ impl Scheduler {
 
     fn waits_in_vain(&self, id: TaskId) -> bool {
         let task = &self.tasks[id];
-        !task.incomplete && task.waiting_on.iter().all(|d| {
-            self.tasks
-                .get(d)
-                .is_none_or(|d| d.state == TaskState::Memory || d.state == TaskState::Released)
-        })
+        !task.incomplete
+            && task.waiting_on.iter().all(|d| {
+                self.tasks
+                    .get(d)
+                    .is_none_or(|d| d.state == TaskState::Memory || d.state == TaskState::Released)
+            })
     }
 
     fn may_run_somewhere(&self, id: TaskId) -> bool {

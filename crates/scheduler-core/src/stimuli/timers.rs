@@ -74,7 +74,7 @@ impl Scheduler {
 
     /// See [`Scheduler::poll_timeout`].
     pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        if !self.letting_go.is_empty() {
+        if !self.letting_go.is_empty() || !self.orders.is_empty() {
             return Some(self.now);
         }
         let t = &self.timers;

@@ -64,6 +64,7 @@ impl Scheduler {
                 reason: "scheduler-remove-worker".into(),
             });
         }
+        self.tell_what_waits(id);
         self.workers.remove(id);
         let threads = self.workers.total_nthreads;
         self.spans.threads_changed(self.now, threads);

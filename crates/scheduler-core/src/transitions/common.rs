@@ -27,8 +27,12 @@ impl Scheduler {
     /// Appends a message to a worker; nothing if it is gone.
     pub(crate) fn send(&mut self, worker: WorkerId, message: impl FnOnce(StimulusId) -> WorkerMsg) {
         if self.workers.is_live(worker) {
-            let message = message(Arc::clone(&self.stimulus));
-            self.out.push(Effect::ToWorker(worker, message));
+            let mut message = Some(message(Arc::clone(&self.stimulus)));
+            if !self.orders.is_empty() {
+                message = message.and_then(|message| self.orders.put_behind(worker, message));
+            }
+            let effect = message.map(|message| Effect::ToWorker(worker, message));
+            self.out.extend(effect);
         }
     }
 
@@ -94,43 +98,47 @@ impl Scheduler {
         if self.tasks[id].actor {
             self.workers[worker].actors.insert(id);
         }
-        if let Some(message) = self.too_large_for(id, worker) {
-            let address = Arc::clone(self.workers[worker].address());
-            let failure = Arc::new(Failure {
-                task: self.tasks[id].key.clone(),
-                error: TaskError::Memory {
-                    message: message.into(),
-                },
-            });
-            self.transition(
-                id,
-                TaskState::Erred,
-                Cause::Failed {
-                    failure: &failure,
-                    worker: Some(&address),
-                    raw: None,
-                },
-            );
-            return;
+        if !self.is_ordered_later(id) {
+            let inputs = self.tasks[id].dependencies.iter();
+            let bytes = inputs.map(|d| i128::from(self.tasks[d].nbytes)).sum();
+            if let Some(message) = self.too_large_for(id, worker, bytes) {
+                let message = message.into();
+                return self.refuse_order(id, worker, TaskError::Memory { message });
+            }
         }
         self.send_task(id, worker);
     }
 
-    /// Why the inputs of the task cannot fit the worker, if they cannot.
-    fn too_large_for(&self, id: TaskId, worker: WorkerId) -> Option<String> {
+    /// The task fails before the worker hears of it.
+    pub(super) fn refuse_order(&mut self, id: TaskId, worker: WorkerId, error: TaskError) {
+        let address = Arc::clone(self.workers[worker].address());
+        let failure = Arc::new(Failure {
+            task: self.tasks[id].key.clone(),
+            error,
+        });
+        self.transition(
+            id,
+            TaskState::Erred,
+            Cause::Failed {
+                failure: &failure,
+                worker: Some(&address),
+                raw: None,
+            },
+        );
+    }
+
+    /// Why the inputs of the task, so many bytes, cannot fit the worker, if they cannot.
+    pub(super) fn too_large_for(
+        &self,
+        id: TaskId,
+        worker: WorkerId,
+        bytes: i128,
+    ) -> Option<String> {
         let limit = self.workers[worker].info.memory_limit;
-        if limit == 0 || !self.config.memory_terminate {
+        if limit == 0 || !self.config.memory_terminate || bytes <= i128::from(limit) {
             return None;
         }
         let task = &self.tasks[id];
-        let bytes: i128 = task
-            .dependencies
-            .iter()
-            .map(|d| i128::from(self.tasks[d].nbytes))
-            .sum();
-        if bytes <= i128::from(limit) {
-            return None;
-        }
         let mut message = format!(
             "Task {} has {} worth of input dependencies, but worker {} has memory_limit set to {}.",
             task.key.repr(),
@@ -159,9 +167,10 @@ impl Scheduler {
             return;
         };
         let group = self.groups.group(task.group);
+        let later = self.is_ordered_later(id);
         let mut who_has = Vec::with_capacity(task.dependencies.len());
         let mut nbytes = Vec::with_capacity(task.dependencies.len());
-        for dependency in task.dependencies.iter() {
+        for dependency in task.dependencies.iter().filter(|_| !later) {
             let size = self.get_nbytes(dependency).max(0) as u64;
             let dependency = &self.tasks[dependency];
             let holders = self.addresses(&dependency.who_has);
@@ -169,7 +178,7 @@ impl Scheduler {
             nbytes.push((dependency.key.clone(), size));
         }
         let restrictions = task.restrictions.as_ref();
-        let message = ComputeTask {
+        let message = Box::new(ComputeTask {
             key: task.key.clone(),
             run_id: RunId(run_id),
             priority: task.priority.wire(),
@@ -189,8 +198,12 @@ impl Scheduler {
                 .map(|a| a.0.clone()),
             span_id: group.span_id.clone(),
             stimulus_id,
-        };
-        self.send(worker, |_| WorkerMsg::ComputeTask(Box::new(message)));
+        });
+        if later {
+            self.begin_order(id, worker, message);
+        } else {
+            self.send(worker, |_| WorkerMsg::ComputeTask(message));
+        }
     }
 
     /// What the worker gets as cause: its own log is about what it was told, not why.

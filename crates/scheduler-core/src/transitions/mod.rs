@@ -12,12 +12,14 @@ mod erred;
 mod let_go;
 mod memory;
 mod no_worker;
+mod orders;
 mod processing;
 mod queued;
 mod released;
 mod waiting;
 
 pub(crate) use let_go::AT_ONCE;
+pub(crate) use orders::Orders;
 
 use std::sync::Arc;
 

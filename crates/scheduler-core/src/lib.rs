@@ -201,7 +201,8 @@ impl Scheduler {
     }
 
     /// When [`Scheduler::handle_timeout`] wants to be called next (stealing, memory manager,
-    /// time-to-live, time-outs).
+    /// time-to-live, time-outs). At once while there is something that is done little by little: whoever waits
+    /// should be served first.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.next_timer()
     }
@@ -209,8 +210,19 @@ impl Scheduler {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Timestamp, effects: &mut Effects) {
         self.begin(now, effects);
+        self.go_on();
         self.run_due_timers();
         self.end(effects);
+    }
+
+    /// Does a part of what takes long. Not with each event: many of them may wait already.
+    fn go_on(&mut self) {
+        if !self.letting_go.is_empty() {
+            self.let_some_go();
+        }
+        if !self.orders.is_empty() {
+            self.continue_orders();
+        }
     }
 
     fn begin(&mut self, now: Timestamp, effects: &mut Effects) {
@@ -226,12 +238,6 @@ impl Scheduler {
     }
 
     fn end(&mut self, effects: &mut Effects) {
-        if !self.letting_go.is_empty() {
-            self.let_some_go();
-        }
-        if !self.orders.is_empty() {
-            self.continue_orders();
-        }
         self.fill_open_slots();
         self.set_timers();
         if self.config.validate {

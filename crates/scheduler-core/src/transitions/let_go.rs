@@ -10,11 +10,11 @@ use crate::task::TaskState;
 
 /// Up to so many tasks are let go within one event.
 pub(crate) const AT_ONCE: usize = 1000;
-/// How many are let go with each later event.
+/// How many are let go each time that timers are served.
 const EACH_TIME: usize = 500;
 
 impl Scheduler {
-    /// Whether so many tasks, if nobody needs them any more, are let go with later events: because of their number,
+    /// Whether so many tasks, if nobody needs them any more, are let go later: because of their number,
     /// or since what happens now has brought so much with it already.
     pub(crate) fn lets_go_later(&self, tasks: usize) -> bool {
         tasks > AT_ONCE || self.transition_counter - self.transitions_before > AT_ONCE as u64

@@ -112,7 +112,12 @@ impl Cluster {
                 }
             }
             if inbox.is_empty() {
-                return;
+                // An order for a task with many inputs is made little by little.
+                match self.scheduler.poll_timeout() {
+                    Some(due) if due.0 <= self.now => self.timeout(),
+                    _ => return,
+                }
+                continue;
             }
             for (worker, key, run_id) in std::mem::take(&mut inbox) {
                 let message = TaskFinished {

@@ -25,7 +25,7 @@ use crate::roles::RoleRules;
 use crate::rpc::RpcTable;
 use crate::settings::Settings;
 use crate::status_feed::StatusFeed;
-use crate::threads::Streams;
+use crate::threads::Places;
 use crate::traffic::Traffic;
 use crate::workers::WorkerTable;
 
@@ -67,8 +67,8 @@ pub struct Context {
     pub active_graphs: AtomicUsize,
     /// Graphs so far.
     pub graph_counts: GraphCounts,
-    /// Where the streams of workers are served.
-    pub streams: Streams,
+    /// Where connections are served.
+    pub places: Places,
     /// Messages and bytes so far.
     pub traffic: Arc<Traffic>,
     /// Subscribers of `subscribe_worker_status`.

@@ -9,12 +9,18 @@
 //! event does. All else, and what is queued behind it, waits for the thread, so that large graphs and
 //! questions never hold up connections. The order is that of the queue in any case.
 //!
+//! A thousand workers are ahead of the core by thousands of events. Who only looks at the state ([`CoreHandle::look`])
+//! does not wait for what they have told: it overtakes their events, and all else that nobody was told is done. It
+//! never overtakes what somebody has ordered and may already count on (`place_of`).
+//!
 //! Bounds: the queue itself is unbounded so that nobody who holds the handle can dead-lock, but
 //! sessions ask [`CoreHandle::ready`] before they read more from their peer, which holds back the
 //! readers while more than [`MAX_PENDING_EVENTS`] events wait. What goes out is bounded per peer by
 //! [`crate::outbox`].
 
 mod delivery;
+#[cfg(test)]
+mod order_tests;
 mod queue;
 mod recorder;
 
@@ -22,6 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use oxidask_scheduler_core::config::CoreConfig;
 use oxidask_scheduler_core::event::Event;
@@ -33,10 +40,11 @@ use tokio::sync::{Notify, oneshot};
 use crate::clock;
 use crate::observers::ObserverSender;
 use crate::outbox::{ClientOutbox, WorkerOutbox};
+use crate::slice;
 use crate::workers::WorkerTable;
 use delivery::Delivery;
 use oxidask_scheduler_core::recording::Entry;
-use queue::Queue;
+use queue::{Place, Queue};
 pub use recorder::Recorder;
 
 /// Events that may wait in the queue before sessions stop reading.
@@ -45,6 +53,8 @@ pub const MAX_PENDING_EVENTS: usize = 200_000;
 const MAX_BATCH_EFFECTS: usize = 16_384;
 /// Commands taken before effects are handed on.
 const MAX_BATCH_COMMANDS: usize = 512;
+/// How long it may take until they are, unless one command takes longer.
+const LONGEST_BATCH: Duration = Duration::from_millis(2);
 /// Events of one message that a session handles itself.
 const MAX_SHORT_EVENTS: usize = 32;
 /// Commands that a session takes before it leaves the rest to the thread.
@@ -71,6 +81,26 @@ impl Command {
             Self::Events(events) => events.len() <= MAX_SHORT_EVENTS && events.iter().all(is_short),
             _ => false,
         }
+    }
+}
+
+/// Whether a look at the state may overtake it. Not what was ordered by somebody who does not wait for it and may look
+/// next: only what workers tell unasked, and that clients come and go, of which nobody knows before the core says so.
+fn place_of(event: &Event) -> Place {
+    let is_report = is_short(event)
+        || matches!(
+            event,
+            Event::Heartbeat { .. }
+                | Event::AddKeys { .. }
+                | Event::MissingData { .. }
+                | Event::RequestRefreshWhoHas { .. }
+                | Event::SpansMeasured { .. }
+                | Event::AddClient { .. }
+                | Event::RemoveClient { .. }
+        );
+    match is_report {
+        true => Place::Last,
+        false => Place::Firm,
     }
 }
 
@@ -189,9 +219,27 @@ struct Backlog {
 
 impl CoreHandle {
     fn push(&self, command: Command) {
+        let place = match &command {
+            Command::Event(event) => place_of(event),
+            Command::Events(events) => {
+                let firm = events.iter().any(|event| place_of(event) == Place::Firm);
+                if firm { Place::Firm } else { Place::Last }
+            }
+            Command::Configure(_) | Command::DetachClient(_) | Command::Stop(_) => Place::Firm,
+            // Whoever cares waits until it is done.
+            Command::Apply(..)
+            | Command::Query(_)
+            | Command::Settle(_)
+            | Command::AttachWorker(..)
+            | Command::AttachClient(..) => Place::Last,
+        };
+        self.push_to(command, place);
+    }
+
+    fn push_to(&self, command: Command, place: Place) {
         let Owner(shared) = &*self.owner;
         let short = command.is_short();
-        shared.queue.push(command);
+        shared.queue.push(command, place);
         if short {
             shared.help();
         } else {
@@ -249,6 +297,24 @@ impl CoreHandle {
         self.push(Command::Query(Box::new(move |state: &Scheduler| {
             let _ = answer.send(question(state));
         })));
+        received.await.map_err(|_| CoreStopped)
+    }
+
+    /// Like [`Self::query`], without waiting for what workers have told and is still queued: the state is seen as it is.
+    /// For whoever only wants to know; what the caller has ordered before is done in any case.
+    ///
+    /// # Errors
+    /// When the core has stopped, or the closure panicked (which is logged).
+    pub async fn look<R, F>(&self, question: F) -> Result<R, CoreStopped>
+    where
+        F: FnOnce(&Scheduler) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (answer, received) = oneshot::channel();
+        let look = Command::Query(Box::new(move |state: &Scheduler| {
+            let _ = answer.send(question(state));
+        }));
+        self.push_to(look, Place::Early);
         received.await.map_err(|_| CoreStopped)
     }
 
@@ -359,7 +425,10 @@ pub fn start(
         .name("core".to_owned())
         // Deep graphs are walked without recursion, so the default would do; the margin is free.
         .stack_size(16 << 20)
-        .spawn(move || shared.run())?;
+        .spawn(move || {
+            slice::ask_for_short_turns();
+            shared.run();
+        })?;
     Ok(CoreHandle { owner, backlog })
 }
 
@@ -381,6 +450,7 @@ impl Core {
     fn turn(&mut self, queue: &Queue<Command>) -> Option<oneshot::Sender<()>> {
         let mut stopped = None;
         let mut taken = 0;
+        let began = Instant::now();
         while stopped.is_none()
             && taken < MAX_BATCH_COMMANDS
             && self.effects.len() < MAX_BATCH_EFFECTS
@@ -390,9 +460,12 @@ impl Core {
             };
             stopped = self.execute(command);
             taken += 1;
+            if began.elapsed() >= LONGEST_BATCH {
+                break;
+            }
         }
         self.serve_timers();
-        self.flush();
+        self.flush(Some(queue));
         stopped
     }
 
@@ -412,7 +485,7 @@ impl Core {
         }
         if taken > 0 {
             self.serve_timers();
-            self.flush();
+            self.flush(None);
         }
         let next = self.state.poll_timeout();
         let earlier = match (next, self.thread_wakes) {
@@ -500,8 +573,14 @@ impl Core {
         }
     }
 
-    fn flush(&mut self) {
-        self.delivery.deliver(&mut self.effects);
+    /// Hands the effects on; meanwhile the looks in the queue are served.
+    fn flush(&mut self, queue: Option<&Queue<Command>>) {
+        let state = &self.state;
+        self.delivery.deliver(&mut self.effects, || {
+            while let Some(Command::Query(look)) = queue.and_then(Queue::pop_early) {
+                guarded("a query", || look(state));
+            }
+        });
         for done in self.settling.drain(..) {
             self.delivery.settled(done);
         }

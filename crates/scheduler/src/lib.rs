@@ -37,6 +37,7 @@ pub mod rpc;
 pub mod security;
 pub mod session;
 pub mod settings;
+mod slice;
 pub mod startup;
 pub mod status_feed;
 pub mod threads;

@@ -86,9 +86,8 @@ pub async fn accept(context: Arc<Context>, listener: TcpListener, reception: Rec
         let served = async move {
             let settled = reception.settle(stream, peer, handshake).await;
             if let Some(settled) = settled {
-                session::serve(context, settled, peer).await;
+                session::serve(context, settled, peer, connection).await;
             }
-            drop(connection);
         };
         tokio::spawn(served);
     }

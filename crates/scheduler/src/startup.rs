@@ -36,7 +36,7 @@ use crate::rpc::RpcTable;
 use crate::security::{self, SecurityError};
 use crate::settings::{Settings, accept_policy, core_config};
 use crate::status_feed::StatusFeed;
-use crate::threads::{Streams, Threads};
+use crate::threads::{Places, Threads};
 use crate::watchdog::Watchdog;
 use crate::workers::WorkerTable;
 use crate::{clock, core_thread, handlers, listener, observers, views};
@@ -155,26 +155,22 @@ fn prepare_and_run(args: &SchedulerArgs, warnings: &[String]) -> Result<(), Star
         tracing::info!(target: "distributed.scheduler", "{line}");
     }
     let threads = Threads::start()?;
-    let streams = threads.streams();
-    let result = threads.front.block_on(run(args, Arc::new(config), streams));
+    let places = threads.places();
+    let result = threads.front.block_on(run(args, Arc::new(config), places));
     threads.shutdown();
     result
 }
 
 const RULE: &str = "-----------------------------------------------";
 
-async fn run(
-    args: &SchedulerArgs,
-    config: Arc<Config>,
-    streams: Streams,
-) -> Result<(), StartError> {
+async fn run(args: &SchedulerArgs, config: Arc<Config>, places: Places) -> Result<(), StartError> {
     let signals = shutdown::Signals::catch()?;
     let _pid_file = match &args.pid_file {
         Some(path) => Some(RemovedAtEnd::write(path, &std::process::id().to_string())?),
         None => None,
     };
     tracing::info!(target: "distributed.scheduler", "{RULE}");
-    let running = start(args, config, streams).await?;
+    let running = start(args, config, places).await?;
     let context = &running.context;
     if let Err(error) = context.python.start_preloads(&context.config).await {
         shutdown::close(running, "preload-failed").await;
@@ -196,14 +192,14 @@ pub struct Running {
     scheduler_file: Option<RemovedAtEnd>,
 }
 
-/// Starts everything; the streams of workers are served by `streams`.
+/// Starts everything; connections are served at `places`.
 ///
 /// # Errors
 /// When an address cannot be listened on, or the core thread cannot be started.
 pub async fn start(
     args: &SchedulerArgs,
     config: Arc<Config>,
-    streams: Streams,
+    places: Places,
 ) -> Result<Running, StartError> {
     let security = security::of_comms(args, &config)?;
     let roles = RoleRules::from_config(&config)?;
@@ -252,7 +248,7 @@ pub async fn start(
         replica_lock: tokio::sync::RwLock::default(),
         active_graphs: AtomicUsize::new(0),
         graph_counts: GraphCounts::default(),
-        streams,
+        places,
         traffic: Arc::default(),
         status_feed: StatusFeed::default(),
         identity: Identity {
@@ -285,7 +281,7 @@ pub async fn start(
     let pages = pages(&context, args, watch, &mut tasks);
     accept(
         &context, &mut tasks, &pages, &policy, &security, older, ports,
-    );
+    )?;
     tasks.spawn(observe(Arc::clone(&context), observed, watchdog));
     tasks.spawn(watch_idle(Arc::clone(&context)));
     tasks.spawn(http::serve(http, pages));
@@ -324,7 +320,7 @@ fn accept(
     security: &Security,
     older: Option<Port>,
     ports: Vec<Port>,
-) {
+) -> std::io::Result<()> {
     let socket = SocketOptions {
         timeout: clock::seconds(
             context
@@ -351,8 +347,19 @@ fn accept(
             socket,
             silent,
         };
-        tasks.spawn(listener::accept(Arc::clone(context), port.tcp, reception));
+        let context = Arc::clone(context);
+        match port.scheme {
+            Scheme::Tcp => {
+                let (tcp, place) = context.places.receive(port.tcp)?;
+                tasks.spawn_on(listener::accept(context, tcp, reception), &place);
+            }
+            // Other connections stay where they are accepted, since they can not be moved.
+            Scheme::Tls | Scheme::Ws | Scheme::Wss => {
+                tasks.spawn(listener::accept(context, port.tcp, reception));
+            }
+        }
     }
+    Ok(())
 }
 
 /// Roles are read off certificates: without TLS nobody has one.

@@ -1,21 +1,32 @@
-//! The threads that serve connections, in two groups: the streams of many workers have threads of their own, so that a
-//! question, a heartbeat or a client never queues behind thousands of messages of workers. (The thread of the core is
-//! in [`crate::core_thread`].)
+//! The threads that serve connections, in groups: callers are received by a thread of their own, and the streams of many
+//! workers and large graphs have threads of their own, so that a question, a heartbeat or a client never queues behind
+//! thousands of workers that come, behind thousands of their messages, or behind a million tasks. (The thread of the core
+//! is in [`crate::core_thread`].)
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
 use oxidask_wire::Connection;
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
-/// The streams of the first workers are served where they were accepted: a few messages hold up nobody, and threads that
-/// wake each other cost more than they do.
+use crate::slice;
+
+/// Streams of so many workers are served beside everything else: a few messages hold up nobody, and threads that wake
+/// each other cost more than they do.
 const FEW_WORKERS: usize = 32;
 
-/// Both groups.
+/// All groups.
 pub(crate) struct Threads {
-    /// Accepts connections and serves all but the streams of workers.
+    /// Serves all that the others do not.
     pub(crate) front: Runtime,
+    /// Receives callers.
+    reception: Runtime,
+    /// Takes in large graphs.
+    graphs: Runtime,
     streams: Runtime,
 }
 
@@ -29,58 +40,165 @@ impl Threads {
         // Half of the cores: the other half is for the core thread, graphs and compression. More threads than there is
         // work for wake each other for nothing.
         Ok(Self {
-            front: runtime("io", cores / 8)?,
-            streams: runtime("streams", cores / 2)?,
+            front: runtime("io", cores / 8)
+                .on_thread_start(slice::ask_for_short_turns)
+                .build()?,
+            reception: runtime("reception", 1).build()?,
+            graphs: runtime("graphs", 1)
+                .on_thread_start(slice::ask_for_less)
+                .build()?,
+            streams: runtime("streams", cores / 2).build()?,
         })
     }
 
-    /// Where the streams of workers are served.
-    pub(crate) fn streams(&self) -> Streams {
-        Streams(Some(self.streams.handle().clone()))
+    /// Where connections are served.
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            front: Some(self.front.handle().clone()),
+            reception: Some(self.reception.handle().clone()),
+            graphs: Some(self.graphs.handle().clone()),
+            streams: Some(self.streams.handle().clone()),
+            few: Arc::new(Semaphore::new(FEW_WORKERS)),
+        }
     }
 
     /// Ends them. Sessions that do not end by themselves are dropped.
     pub(crate) fn shutdown(self) {
+        self.reception.shutdown_background();
+        self.graphs.shutdown_background();
         self.streams.shutdown_background();
         self.front.shutdown_background();
     }
 }
 
-fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
+fn runtime(name: &str, threads: usize) -> Builder {
     let mut builder = Builder::new_multi_thread();
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
         builder.worker_threads(threads.max(1));
     }
     builder.thread_stack_size(oxidask_wire::value::STACK_SIZE);
-    builder.enable_all().thread_name(name).build()
+    builder.enable_all().thread_name(name);
+    builder
 }
 
-/// Where the streams of workers are served; by default where they were accepted.
-#[derive(Clone, Debug, Default)]
-pub struct Streams(Option<Handle>);
+/// Where connections are received and served; by default where they are accepted.
+#[derive(Clone, Debug)]
+pub struct Places {
+    front: Option<Handle>,
+    reception: Option<Handle>,
+    graphs: Option<Handle>,
+    streams: Option<Handle>,
+    /// One for each worker that may still be among the few. Not how many are registered counts: that are few as long as
+    /// thousands come at once.
+    few: Arc<Semaphore>,
+}
 
-impl Streams {
-    /// Serves a connection there if there are many `workers` and it can be moved: if it is plain TCP.
-    pub(crate) async fn serve<F>(
+impl Places {
+    /// Has a listener accept where callers are received: up to the request that says what they want.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn receive(&self, listener: TcpListener) -> io::Result<(TcpListener, Handle)> {
+        let Some(reception) = &self.reception else {
+            return Ok((listener, Handle::current()));
+        };
+        let _entered = reception.enter();
+        let listener = TcpListener::from_std(listener.into_std()?)?;
+        Ok((listener, reception.clone()))
+    }
+
+    /// Takes a large graph in.
+    pub(crate) async fn take_in<R: Send + 'static>(
         &self,
-        workers: usize,
+        graph: impl Future<Output = R> + Send + 'static,
+    ) -> R {
+        done_by(self.graphs.as_ref(), graph).await
+    }
+
+    /// Does what is to be done by the threads that serve requests, wherever it is asked for.
+    pub(crate) async fn do_in_front<R: Send + 'static>(
+        &self,
+        work: impl Future<Output = R> + Send + 'static,
+    ) -> R {
+        done_by(self.front.as_ref(), work).await
+    }
+
+    /// Where the stream of one more worker is served.
+    pub(crate) fn of_stream(&self) -> Place {
+        let seat = Arc::clone(&self.few).try_acquire_owned().ok();
+        let threads = match seat {
+            Some(_) => &self.front,
+            None => &self.streams,
+        };
+        Place {
+            threads: threads.clone(),
+            seat,
+        }
+    }
+
+    /// Where everything else is served.
+    pub(crate) fn of_requests(&self) -> Place {
+        Place {
+            threads: self.front.clone(),
+            seat: None,
+        }
+    }
+}
+
+/// Has other threads do something, if there are any for it, and ends it when nobody waits for it any more. A panic there is
+/// one here.
+async fn done_by<R: Send + 'static>(
+    threads: Option<&Handle>,
+    work: impl Future<Output = R> + Send + 'static,
+) -> R {
+    let Some(threads) = threads else {
+        return work.await;
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn_on(work, threads);
+    match tasks.join_next().await {
+        Some(Ok(done)) => return done,
+        Some(Err(error)) => {
+            if let Ok(panic) = error.try_into_panic() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        None => {}
+    }
+    // The threads end, as does the process.
+    std::future::pending().await
+}
+
+/// Where one connection is served.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Nothing says: where it is.
+    threads: Option<Handle>,
+    /// Of one of the few.
+    seat: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Serves a connection there, if it can be moved: if it is plain TCP. Resolves when it has gone there, or was served
+    /// here.
+    pub(crate) async fn serve<F>(
+        self,
         connection: Connection,
         serve: impl FnOnce(Connection) -> F + Send + 'static,
     ) where
         F: Future<Output = ()> + Send,
     {
-        let moves = workers >= FEW_WORKERS && connection.is_adoptable();
-        let Some(threads) = self.0.as_ref().filter(|_| moves) else {
+        let Self { threads, seat } = self;
+        let Some(threads) = threads.filter(|_| connection.is_adoptable()) else {
             return serve(connection).await;
         };
-        let served = threads.spawn(async move {
+        threads.spawn(async move {
+            let _seat = seat;
             match connection.adopt() {
                 Ok(connection) => serve(connection).await,
                 Err(error) => tracing::warn!("a connection is lost: {error}"),
             }
         });
-        // An error is a panic, which was reported, or the end of the process.
-        let _ = served.await;
     }
 }
 
@@ -91,14 +209,56 @@ mod tests {
     use oxidask_wire::{Message, Value};
 
     #[test]
-    fn a_stream_goes_on_where_it_was_left_on_threads_of_its_own() {
+    fn a_caller_is_received_here_and_served_there_where_it_was_left() {
         let threads = Threads::start().expect("threads");
-        let streams = threads.streams();
-        let (heard, hears) = std::sync::mpsc::sync_channel(1);
+        let places = threads.places();
+        let mut few: Vec<Place> = (0..FEW_WORKERS - 1).map(|_| places.of_stream()).collect();
+        let last_of_few = places.of_stream();
+        for (place, name) in [
+            (places.of_requests(), "io"),
+            (places.of_stream(), "streams"),
+            (last_of_few, "io"),
+            (places.of_stream(), "io"),
+        ] {
+            let heard = serves_one_at(&threads, place);
+            assert_eq!(heard, [Some("reception".into()), Some(name.into())]);
+        }
+        few.clear();
+        threads.shutdown();
+    }
+
+    #[test]
+    fn what_others_do_ends_with_whoever_waits_for_it() {
+        let threads = Threads::start().expect("threads");
+        let places = threads.places();
+        let name = || std::thread::current().name().map(str::to_owned);
         threads.front.block_on(async move {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-            let listener = listener.expect("a port");
+            let done = places.take_in(async move { name() }).await;
+            assert_eq!(done.as_deref(), Some("graphs"));
+            let shared = places.clone();
+            let back = async move { shared.do_in_front(async move { name() }).await };
+            assert_eq!(places.take_in(back).await.as_deref(), Some("io"));
+            let (held, ended) = tokio::sync::oneshot::channel::<()>();
+            let waits = places.take_in(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+            });
+            let waited = tokio::time::timeout(std::time::Duration::from_millis(1), waits).await;
+            assert!(waited.is_err());
+            assert!(ended.await.is_err(), "it was dropped");
+        });
+        threads.shutdown();
+    }
+
+    /// The threads that a caller's messages were read by.
+    fn serves_one_at(threads: &Threads, place: Place) -> [Option<String>; 2] {
+        let places = threads.places();
+        let (heard, hears) = std::sync::mpsc::sync_channel(1);
+        let name = || std::thread::current().name().map(str::to_owned);
+        threads.front.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address");
+            let (listener, reception) = places.receive(listener).expect("a listener");
             let calls = tokio::spawn(async move {
                 let options = ConnectOptions::default();
                 let caller = Connection::connect(&format!("tcp://{address}"), &options).await;
@@ -109,27 +269,26 @@ mod tests {
                 }
                 caller.read().await.expect("an answer").value()
             });
-            let (stream, peer) = listener.accept().await.expect("a caller");
-            let policy = AcceptPolicy::default();
-            let accepted = Connection::accept(stream, &policy, Some(peer), None).await;
-            let mut accepted = accepted.expect("a connection");
-            let first = accepted.read().await.expect("a message").value();
-            assert_eq!(first.expect("readable"), Value::from("before"));
-            let served = streams.serve(FEW_WORKERS, accepted, |mut connection| async move {
-                let second = connection.read().await.expect("a message");
-                let thread = std::thread::current().name().map(str::to_owned);
-                heard.send((second.value().ok(), thread)).expect("heard");
-                connection.send(&second).await.expect("answered");
+            let receives = reception.spawn(async move {
+                let (stream, peer) = listener.accept().await.expect("a caller");
+                let policy = AcceptPolicy::default();
+                let accepted = Connection::accept(stream, &policy, Some(peer), None).await;
+                let mut accepted = accepted.expect("a connection");
+                let first = accepted.read().await.expect("a message").value();
+                assert_eq!(first.expect("readable"), Value::from("before"));
+                let received_by = name();
+                let served = place.serve(accepted, move |mut connection| async move {
+                    let second = connection.read().await.expect("a message");
+                    assert_eq!(second.value().expect("readable"), Value::from("after"));
+                    heard.send([received_by, name()]).expect("heard");
+                    connection.send(&second).await.expect("answered");
+                });
+                served.await;
             });
-            served.await;
+            receives.await.expect("a reception");
             let answer = calls.await.expect("the caller");
             assert_eq!(answer.expect("readable"), Value::from("after"));
         });
-        let heard = hears.recv().expect("something");
-        assert_eq!(
-            heard,
-            (Some(Value::from("after")), Some("streams".to_owned()))
-        );
-        threads.shutdown();
+        hears.recv().expect("something")
     }
 }

@@ -101,7 +101,7 @@ pub async fn worker_states(
     core: &CoreHandle,
     ids: Vec<WorkerId>,
 ) -> Result<Vec<WorkerStateView>, CoreStopped> {
-    core.query(move |state| {
+    core.look(move |state| {
         let view = |id: WorkerId| match state.worker(id) {
             Some(worker) => WorkerStateView {
                 status: worker.status(),

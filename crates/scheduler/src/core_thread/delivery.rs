@@ -11,6 +11,9 @@ use crate::observers::{Observed, ObserverSender};
 use crate::outbox::{ClientOutbox, WorkerOutbox};
 use crate::workers::WorkerTable;
 
+/// Waking so many sessions takes a tenth of a millisecond.
+const PEERS_AT_ONCE: usize = 16;
+
 pub(super) struct Delivery {
     workers: BTreeMap<WorkerId, Lane<WorkerOutbox, WorkerMsg>>,
     clients: BTreeMap<ClientId, Lane<ClientOutbox, ClientMsg>>,
@@ -52,8 +55,8 @@ impl Delivery {
         self.clients.remove(&client);
     }
 
-    /// Hands on all effects, in order for each peer.
-    pub(super) fn deliver(&mut self, effects: &mut Effects) {
+    /// Hands on all effects, in order for each peer. `between` is called now and then if there are many peers.
+    pub(super) fn deliver(&mut self, effects: &mut Effects, mut between: impl FnMut()) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::ToWorker(id, message) => {
@@ -99,7 +102,10 @@ impl Delivery {
                 Effect::Change(change) => self.pass_on(change),
             }
         }
-        for id in self.touched_workers.drain(..) {
+        for (index, id) in self.touched_workers.drain(..).enumerate() {
+            if index % PEERS_AT_ONCE == PEERS_AT_ONCE - 1 {
+                between();
+            }
             if let Some(lane) = self.workers.get_mut(&id) {
                 lane.outbox.send_core(std::mem::take(&mut lane.pending));
             }

@@ -167,7 +167,7 @@ async fn sample(
     key: &str,
     measure: Measure,
 ) -> Result<bool, RpcError> {
-    let memory = context.core.query(|state| state.memory()).await?;
+    let memory = context.core.look(|state| state.memory()).await?;
     Ok(samplers.record(key, clock::now().0, measure.of(&memory)))
 }
 

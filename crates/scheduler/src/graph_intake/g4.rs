@@ -31,7 +31,7 @@ pub(super) async fn expand(
     let payload = expr
         .as_payload()
         .ok_or_else(|| GraphError::Malformed(format!("`expr_ser` is a {}", expr.type_name())))?;
-    let frames = frames_of(payload)?;
+    let frames = aside(payload.wire_bytes() / 100, || frames_of(payload))?;
     let reason = match plain(&fields.annotations)? {
         Err(reason) => reason,
         Ok(annotations) => match split_expr(&frames, fields).await? {

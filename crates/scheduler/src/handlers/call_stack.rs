@@ -26,7 +26,7 @@ pub async fn call_stack(context: Arc<Context>, call: Call) -> Reply {
         Some(keys) => {
             let running = context
                 .core
-                .query(move |scheduler| running(scheduler, keys))
+                .look(move |scheduler| running(scheduler, keys))
                 .await?;
             let running = running.map_err(RpcError::key_error)?;
             running

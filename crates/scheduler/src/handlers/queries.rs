@@ -33,7 +33,7 @@ async fn by_worker(
     unknown: Option<Value>,
     ask: fn(WorkerView<'_>) -> Option<Value>,
 ) -> Reply {
-    let answers = context.core.query(move |state| {
+    let answers = context.core.look(move |state| {
         let mut answers: Vec<(Arc<str>, Value)> = Vec::new();
         match workers {
             None => {
@@ -63,7 +63,7 @@ fn keys_of<'a>(tasks: impl Iterator<Item = TaskView<'a>>) -> Value {
 /// `who_has`: holders of these keys, or of all.
 pub async fn who_has(context: Arc<Context>, call: Call) -> Reply {
     let keys = call.opt_keys("keys")?;
-    let answers = context.core.query(move |state| {
+    let answers = context.core.look(move |state| {
         let holders = |task: Option<TaskView<'_>>| {
             let workers = task.iter().flat_map(|task| task.who_has());
             Value::array(workers.map(|worker| worker.address()))
@@ -117,7 +117,7 @@ pub async fn ncores_running(context: Arc<Context>, call: Call) -> Reply {
 pub async fn nbytes(context: Arc<Context>, call: Call) -> Reply {
     let keys = call.opt_keys("keys")?;
     let summary = call.flag("summary", true);
-    let sizes = context.core.query(move |state| {
+    let sizes = context.core.look(move |state| {
         let sized = |task: TaskView<'_>| Some((task.key().clone(), task.nbytes()?));
         let sizes: Vec<(Key, u64)> = match &keys {
             Some(keys) => keys
@@ -145,7 +145,7 @@ pub async fn nbytes(context: Arc<Context>, call: Call) -> Reply {
 /// `get_task_status`: the state of each key, `None` for unknown ones.
 pub async fn get_task_status(context: Arc<Context>, call: Call) -> Reply {
     let keys = call.keys("keys")?;
-    let states = context.core.query(move |state| {
+    let states = context.core.look(move |state| {
         let status = |key: Key| {
             let status = state.task(&key).map(|task| task.state().as_str());
             (key, Value::from(status))
@@ -164,7 +164,7 @@ pub async fn get_task_prefix_states(context: Arc<Context>, _call: Call) -> Reply
         TaskState::Processing,
         TaskState::Waiting,
     ];
-    let states = context.core.query(|state: &Scheduler| {
+    let states = context.core.look(|state: &Scheduler| {
         let prefixes = state.task_prefixes().filter_map(|prefix| {
             let counts = SHOWN.map(|s| (s.as_str(), prefix.count(s)));
             let any = counts.iter().any(|(_, count)| *count > 0);
@@ -178,7 +178,7 @@ pub async fn get_task_prefix_states(context: Arc<Context>, _call: Call) -> Reply
 /// `get_story`: transitions of these keys or causes.
 pub async fn get_story(context: Arc<Context>, call: Call) -> Reply {
     let keys = call.keys("keys_or_stimuli")?;
-    let story = context.core.query(move |state| {
+    let story = context.core.look(move |state| {
         let entries = state.story(&keys).into_iter();
         Value::Array(entries.map(transition).collect())
     });

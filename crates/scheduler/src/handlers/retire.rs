@@ -284,6 +284,6 @@ pub async fn adaptive_target(context: Arc<Context>, call: Call) -> Reply {
     let target_duration = call.opt_seconds("target_duration")?;
     let target = context
         .core
-        .query(move |state| state.adaptive_target(target_duration));
+        .look(move |state| state.adaptive_target(target_duration));
     Ok(target.await?.into())
 }

@@ -56,7 +56,7 @@ impl Live {
         &self,
         question: impl FnOnce(&Scheduler) -> R + Send + 'static,
     ) -> Answer<R> {
-        Ok(self.context.core.query(question).await?)
+        Ok(self.context.core.look(question).await?)
     }
 
     /// Runs an op as a client could.

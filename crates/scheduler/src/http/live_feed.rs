@@ -24,7 +24,7 @@ pub(super) async fn snapshot(context: &Context, topics: Topics) -> Result<Snapsh
         let tasks = topics.prefixes.then(|| tasks(scheduler));
         (workers, tasks, scheduler.total_occupancy())
     };
-    let (workers, tasks, occupancy) = context.core.query(question).await?;
+    let (workers, tasks, occupancy) = context.core.look(question).await?;
     Ok(Snapshot {
         time: clock::now().0,
         scheduler: topics.scheduler.then(|| scheduler(context, occupancy)),

@@ -34,6 +34,8 @@ use incoming::Step;
 
 /// Messages of a client that are read ahead while a graph of it is being expanded.
 const READ_AHEAD: usize = 64;
+/// Graphs from so many bytes on are taken in by other threads than those that serve requests.
+const LARGE_GRAPH: usize = 100 << 10;
 /// Effects encoded into one message.
 const MAX_BATCH: usize = 4096;
 /// How long a client whose session ended may take to read what is left.
@@ -207,13 +209,14 @@ async fn handle(
                 // What workers sent before comes first: a worker that has just said that it runs
                 // takes part. The runtime would else go on here with what arrived last.
                 tokio::task::yield_now().await;
+                let bytes = message.wire_bytes();
                 if items.is_at_end() {
                     // It may be large; what is still needed of it is in the graph.
                     drop(message);
-                    expand(context, client, graph, is_gone).await;
+                    take_in(context, client, graph, bytes, is_gone).await;
                     return Ok(true);
                 }
-                expand(context, client, graph, is_gone).await;
+                take_in(context, client, graph, bytes, is_gone).await;
             }
             Step::Release {
                 client,
@@ -233,20 +236,29 @@ async fn handle(
     Ok(true)
 }
 
-/// Takes a graph in, unless the client leaves before that is done.
-async fn expand(
+/// Takes a graph of so many bytes in, unless the client leaves before that is done.
+async fn take_in(
     context: &Arc<Context>,
     client: &Arc<ClientEntry>,
     graph: Value,
+    bytes: usize,
     is_gone: &watch::Receiver<bool>,
 ) {
+    let places = context.places.clone();
+    let (context, client) = (Arc::clone(context), Arc::clone(client));
     let mut gone = is_gone.clone();
-    tokio::select! {
-        biased;
-        () = graph_intake::update_graph(context, client, graph) => {}
-        _ = gone.wait_for(|gone| *gone) => {
-            tracing::info!("client {} left while its graph was being expanded", client.name);
+    let taken = async move {
+        tokio::select! {
+            biased;
+            () = graph_intake::update_graph(&context, &client, graph) => {}
+            _ = gone.wait_for(|gone| *gone) => {
+                tracing::info!("client {} left while its graph was being expanded", client.name);
+            }
         }
+    };
+    match bytes >= LARGE_GRAPH {
+        true => places.take_in(taken).await,
+        false => taken.await,
     }
 }
 

@@ -7,6 +7,7 @@ use oxidask_wire::connection::Connection;
 use oxidask_wire::error::ReadError;
 use oxidask_wire::message::Message;
 use oxidask_wire::rpc::Request;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Origin, caller, client, feed, nanny, status, worker};
 use crate::context::Context;
@@ -23,8 +24,14 @@ enum Next {
     End,
 }
 
-/// Serves an accepted connection until it ends.
-pub async fn serve(context: Arc<Context>, mut connection: Connection, peer: SocketAddr) {
+/// Serves an accepted connection, whose descriptor is among those of `permit`: up to its first request here, then where
+/// such connections are served.
+pub async fn serve(
+    context: Arc<Context>,
+    mut connection: Connection,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
     let origin = Origin {
         scheme: connection.scheme(),
         peer,
@@ -33,86 +40,112 @@ pub async fn serve(context: Arc<Context>, mut connection: Connection, peer: Sock
             .as_ref()
             .map(|rules| Arc::new(rules.grant(connection.certificate()))),
     };
-    loop {
-        let message = match connection.read().await {
-            Ok(message) => message,
-            Err(ReadError::Closed) => return,
+    let Some(first) = next(&context, &origin, &mut connection).await else {
+        return;
+    };
+    let place = match takes_over(&first.op) {
+        Some(Stream::Worker) => context.places.of_stream(),
+        _ => context.places.of_requests(),
+    };
+    let served = place.serve(connection, move |connection| async move {
+        converse(context, &origin, first, connection).await;
+        drop(permit);
+    });
+    served.await;
+}
+
+/// The next request; nothing when the connection ends, which is logged unless the caller has ended it.
+async fn next(context: &Context, origin: &Origin, connection: &mut Connection) -> Option<Request> {
+    let message = loop {
+        match connection.read().await {
+            Ok(message) => break message,
+            Err(ReadError::Closed) => return None,
             Err(error) if error.is_recoverable() => {
                 tracing::warn!("undecodable message from {origin}: {error}");
                 let answer = rpc::error_reply(
                     &RpcError::plain(error.to_string()),
-                    &caller(&context, &origin),
+                    &caller(context, origin),
                     context.settings.max_error_length,
                 );
-                if connection
-                    .send(&Message::from_value(&answer))
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                continue;
+                let answer = Message::from_value(&answer);
+                connection.send(&answer).await.ok()?;
             }
             Err(error) => {
                 tracing::warn!("closing connection from {origin}: {error}");
-                return;
+                return None;
             }
-        };
-        let request = match Request::decode(&message) {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::warn!("closing connection from {origin}: not a request: {error}");
-                return;
-            }
-        };
-        let traffic = &context.traffic;
-        traffic.received(PeerKind::Request, message.wire_bytes());
-        traffic
-            .tally(PeerKind::Request)
-            .add(&request.op, message.body().len());
-        drop(message);
+        }
+    };
+    let request = match Request::decode(&message) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::warn!("closing connection from {origin}: not a request: {error}");
+            return None;
+        }
+    };
+    let traffic = &context.traffic;
+    traffic.received(PeerKind::Request, message.wire_bytes());
+    traffic
+        .tally(PeerKind::Request)
+        .add(&request.op, message.body().len());
+    Some(request)
+}
+
+/// Serves one request after the other until one takes the connection over, or it ends.
+async fn converse(
+    context: Arc<Context>,
+    origin: &Origin,
+    mut request: Request,
+    mut connection: Connection,
+) {
+    loop {
         if let Some(stream) = takes_over(&request.op)
             && !context.settings.blocked_handlers.contains(&request.op)
         {
-            let call = into_call(request, &context, &origin);
-            if let Err(error) = origin.check(&call.op) {
-                let (_, mut writer) = connection.split();
-                match stream {
-                    Stream::Client => client::deny(&call, &error, writer).await,
-                    Stream::Worker => worker::deny(&context, &call, error, writer).await,
-                    Stream::Nanny | Stream::WorkerStatus | Stream::Feed => {
-                        let limit = context.settings.max_error_length;
-                        let answer = rpc::error_reply(&error, &call.caller, limit);
-                        // A caller that is gone does not need to know.
-                        let _ = writer.send(&Message::from_value(&answer)).await;
-                    }
-                }
-                return;
-            }
-            take_over(stream, context, call, connection).await;
-            return;
+            let call = into_call(request, &context, origin);
+            return match origin.check(&call.op) {
+                Ok(()) => take_over(stream, context, call, connection).await,
+                Err(error) => deny(stream, &context, call, error, connection).await,
+            };
         }
-        match answer(&context, request, &origin, &mut connection).await {
+        match answer(&context, request, origin, &mut connection).await {
             Next::Request => {}
             Next::End => return,
+        }
+        match next(&context, origin, &mut connection).await {
+            Some(next) => request = next,
+            None => return,
+        }
+    }
+}
+
+/// Tells a caller that its certificate does not allow what it wants to be.
+async fn deny(
+    stream: Stream,
+    context: &Context,
+    call: Call,
+    error: RpcError,
+    connection: Connection,
+) {
+    let (_, mut writer) = connection.split();
+    match stream {
+        Stream::Client => client::deny(&call, &error, writer).await,
+        Stream::Worker => worker::deny(context, &call, error, writer).await,
+        Stream::Nanny | Stream::WorkerStatus | Stream::Feed => {
+            let limit = context.settings.max_error_length;
+            let answer = rpc::error_reply(&error, &call.caller, limit);
+            // A caller that is gone does not need to know.
+            let _ = writer.send(&Message::from_value(&answer)).await;
         }
     }
 }
 
 /// Serves a stream to its end.
 async fn take_over(stream: Stream, context: Arc<Context>, call: Call, connection: Connection) {
-    if matches!(stream, Stream::Worker) {
-        let (streams, workers) = (context.streams.clone(), context.workers.len());
-        let serve = |connection: Connection| {
-            let (reader, writer) = connection.split();
-            worker::run(context, call, reader, writer)
-        };
-        return streams.serve(workers, connection, serve).await;
-    }
     let (reader, writer) = connection.split();
     match stream {
-        Stream::Worker => {}
         Stream::Client => client::run(context, call, reader, writer).await,
+        Stream::Worker => worker::run(context, call, reader, writer).await,
         Stream::Nanny => nanny::run(context, call, reader, writer).await,
         Stream::WorkerStatus => status::run(context, reader, writer).await,
         Stream::Feed => feed::run(context, call, reader, writer).await,

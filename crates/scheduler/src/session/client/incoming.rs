@@ -16,7 +16,7 @@ use crate::clock;
 use crate::context::Context;
 
 /// Keys that are released in one event.
-pub(super) const RELEASED_AT_ONCE: usize = 1000;
+pub(super) const RELEASED_AT_ONCE: usize = 500;
 
 /// What one message asks for, besides events.
 pub(super) enum Step {
@@ -58,7 +58,7 @@ pub(super) fn step(
             _ => client.id,
         }
     };
-    let event = match FromClient::decode(item)? {
+    let event = match aside(item.raw.len() / 100, || FromClient::decode(item))? {
         FromClient::UpdateGraph(item) | FromClient::UpdateGraphHlg(item) => {
             return Ok(Step::Graph(aside(item.raw.len() / 100, || item.value())?));
         }

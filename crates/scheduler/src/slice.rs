@@ -1,31 +1,13 @@
-//! What threads ask of the system that shares out the cores: those that others wait for ask for short turns, so that whoever
-//! computes for long waits for them, not they for it; and those that compute for long ask for a smaller share.
+//! Threads that others wait for ask the system for short turns on a core, so that whoever computes for long waits for them,
+//! not they for it. They get no larger share of the cores.
 
 /// Of a turn on a core, the shortest that Linux grants. Others have some milliseconds.
 const SHORTEST: u64 = 100_000;
-/// Of the share of others, a third.
-const SMALLER: i32 = 5;
-/// There is no smaller share.
-const SMALLEST: i32 = 19;
 
 /// Asks for short turns for the calling thread, not for what it starts. Systems that know nothing of it (Linux before
-/// 6.12, and others) take no notice.
-pub(crate) fn ask_for_short_turns() {
-    #[cfg(target_os = "linux")]
-    ask(|attributes| {
-        attributes.runtime = SHORTEST;
-        attributes.flags |= linux::RESET_ON_FORK;
-    });
-}
-
-/// Asks for a smaller share for the calling thread, which keeps it for life. Only Linux has shares of single threads.
-pub(crate) fn ask_for_less() {
-    #[cfg(target_os = "linux")]
-    ask(|attributes| attributes.nice = (attributes.nice + SMALLER).min(SMALLEST));
-}
-
+/// 6.12) take no notice.
 #[cfg(target_os = "linux")]
-fn ask(change: impl FnOnce(&mut linux::Attributes)) {
+pub(crate) fn ask_for_short_turns() {
     let Some(mut attributes) = linux::attributes() else {
         return;
     };
@@ -33,10 +15,17 @@ fn ask(change: impl FnOnce(&mut linux::Attributes)) {
     if attributes.policy != linux::OTHER {
         return;
     }
-    change(&mut attributes);
+    attributes.runtime = SHORTEST;
+    attributes.flags |= linux::RESET_ON_FORK;
     if let Err(error) = linux::set_attributes(&mut attributes) {
-        tracing::debug!("the share of a core stays as it is: {error}");
+        tracing::debug!("no short turns: {error}");
     }
+}
+
+/// Other systems have nothing like it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn ask_for_short_turns() {
+    let _ = SHORTEST;
 }
 
 /// What the standard library and nix do not have.
@@ -95,31 +84,25 @@ mod linux {
 mod tests {
     use super::*;
 
-    /// What a new thread has before and after it asks.
-    fn asks(ask: fn()) -> [linux::Attributes; 2] {
-        let thread = std::thread::spawn(move || {
+    #[test]
+    fn a_thread_has_short_turns_and_what_it_starts_has_not() {
+        let thread = std::thread::spawn(|| {
             let before = linux::attributes().expect("attributes");
-            ask();
-            [before, linux::attributes().expect("attributes")]
+            ask_for_short_turns();
+            let after = linux::attributes().expect("attributes");
+            let started = std::thread::spawn(|| linux::attributes().expect("attributes"));
+            [before, after, started.join().expect("a thread")]
         });
-        thread.join().expect("a thread")
-    }
-
-    #[test]
-    fn a_thread_has_short_turns_and_else_what_it_had() {
-        let [before, after] = asks(ask_for_short_turns);
-        // Zero from systems that know nothing of it.
-        assert!([0, SHORTEST].contains(&after.runtime), "{after:?}");
-        assert_eq!(
-            (after.nice, after.flags),
-            (before.nice, linux::RESET_ON_FORK)
+        let [before, after, started] = thread.join().expect("a thread");
+        // Systems that know nothing of it leave it as it was.
+        assert!(
+            [before.runtime, SHORTEST].contains(&after.runtime),
+            "{after:?}"
         );
-    }
-
-    #[test]
-    fn a_thread_has_a_smaller_share_and_else_what_it_had() {
-        let [before, after] = asks(ask_for_less);
-        let nice = (before.nice + SMALLER).min(SMALLEST);
-        assert_eq!((after.nice, after.runtime), (nice, before.runtime));
+        assert_eq!(after.nice, before.nice);
+        assert_eq!(
+            (started.nice, started.runtime),
+            (before.nice, before.runtime)
+        );
     }
 }

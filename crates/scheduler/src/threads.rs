@@ -44,9 +44,7 @@ impl Threads {
                 .on_thread_start(slice::ask_for_short_turns)
                 .build()?,
             reception: runtime("reception", 1).build()?,
-            graphs: runtime("graphs", 1)
-                .on_thread_start(slice::ask_for_less)
-                .build()?,
+            graphs: runtime("graphs", 1).build()?,
             streams: runtime("streams", cores / 2).build()?,
         })
     }
@@ -107,20 +105,28 @@ impl Places {
         Ok((listener, reception.clone()))
     }
 
-    /// Takes a large graph in.
+    /// Has a large graph taken in, for as long as somebody waits for it.
     pub(crate) async fn take_in<R: Send + 'static>(
         &self,
         graph: impl Future<Output = R> + Send + 'static,
     ) -> R {
-        done_by(self.graphs.as_ref(), graph).await
-    }
-
-    /// Does what is to be done by the threads that serve requests, wherever it is asked for.
-    pub(crate) async fn do_in_front<R: Send + 'static>(
-        &self,
-        work: impl Future<Output = R> + Send + 'static,
-    ) -> R {
-        done_by(self.front.as_ref(), work).await
+        let Some(threads) = &self.graphs else {
+            return graph.await;
+        };
+        // Ends it with this future.
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(graph, threads);
+        match tasks.join_next().await {
+            Some(Ok(done)) => return done,
+            Some(Err(error)) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            None => {}
+        }
+        // The threads end, as does the process.
+        std::future::pending().await
     }
 
     /// Where the stream of one more worker is served.
@@ -143,30 +149,6 @@ impl Places {
             seat: None,
         }
     }
-}
-
-/// Has other threads do something, if there are any for it, and ends it when nobody waits for it any more. A panic there is
-/// one here.
-async fn done_by<R: Send + 'static>(
-    threads: Option<&Handle>,
-    work: impl Future<Output = R> + Send + 'static,
-) -> R {
-    let Some(threads) = threads else {
-        return work.await;
-    };
-    let mut tasks = JoinSet::new();
-    tasks.spawn_on(work, threads);
-    match tasks.join_next().await {
-        Some(Ok(done)) => return done,
-        Some(Err(error)) => {
-            if let Ok(panic) = error.try_into_panic() {
-                std::panic::resume_unwind(panic);
-            }
-        }
-        None => {}
-    }
-    // The threads end, as does the process.
-    std::future::pending().await
 }
 
 /// Where one connection is served.
@@ -228,16 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn what_others_do_ends_with_whoever_waits_for_it() {
+    fn a_graph_is_taken_in_elsewhere_for_as_long_as_somebody_waits() {
         let threads = Threads::start().expect("threads");
         let places = threads.places();
         let name = || std::thread::current().name().map(str::to_owned);
         threads.front.block_on(async move {
             let done = places.take_in(async move { name() }).await;
             assert_eq!(done.as_deref(), Some("graphs"));
-            let shared = places.clone();
-            let back = async move { shared.do_in_front(async move { name() }).await };
-            assert_eq!(places.take_in(back).await.as_deref(), Some("io"));
             let (held, ended) = tokio::sync::oneshot::channel::<()>();
             let waits = places.take_in(async move {
                 std::future::pending::<()>().await;

@@ -6,12 +6,12 @@ use super::*;
 use crate::observers;
 
 /// A core that is held up until the sender is dropped, so that what follows queues up.
-fn held() -> (CoreHandle, mpsc::Sender<()>) {
+fn held() -> (CoreHandle, mpsc::SyncSender<()>) {
     let (sender, _) = observers::channel();
     let workers = Arc::<WorkerTable>::default();
     let core = start(CoreConfig::default(), workers, sender, None).expect("a core");
-    let (hold, held) = mpsc::channel::<()>();
-    let (began, begins) = mpsc::channel();
+    let (hold, held) = mpsc::sync_channel::<()>(1);
+    let (began, begins) = mpsc::sync_channel(1);
     core.inspect(move |_| {
         began.send(()).expect("somebody waits");
         assert!(held.recv().is_err(), "only the end is waited for");

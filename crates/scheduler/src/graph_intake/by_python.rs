@@ -24,13 +24,9 @@ pub(super) async fn expand(
     request: ExpandRequest,
     fields: &Fields,
 ) -> Result<Taken, GraphError> {
-    let release = request.release;
-    let shared = Arc::clone(context);
-    // A process that is started for it would have the smaller share of the threads for graphs.
-    let expanded = async move { shared.python.expand(&request).await };
-    let graph = context.places.do_in_front(expanded).await?;
+    let graph = context.python.expand(&request).await?;
     let size = graph.tasks.len();
-    aside(size, || taken(graph, fields, release))
+    aside(size, || taken(graph, fields, request.release))
 }
 
 fn taken(graph: ExpandedGraph, fields: &Fields, release: Release) -> Result<Taken, GraphError> {

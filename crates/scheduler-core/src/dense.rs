@@ -1,6 +1,8 @@
 //! Maps from ids that lie close together, as those of the tasks of one graph do: an array in blocks. It takes a third of
 //! what a hash table does, and no hashing; at worst one block for each member.
 
+use std::collections::VecDeque;
+
 use crate::sets::{Id, Positions};
 
 /// Members of a block: as much as a processor fetches at once.
@@ -10,7 +12,10 @@ const NOTHING: u32 = u32::MAX;
 /// A map from ids to numbers below `u32::MAX`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdArray {
-    blocks: Vec<Option<Box<[u32; BLOCK]>>>,
+    /// From the lowest that was needed to the highest: a few tasks of a graph with many before it take little.
+    blocks: VecDeque<Option<Box<[u32; BLOCK]>>>,
+    /// Number of the first of them.
+    first: usize,
     len: usize,
 }
 
@@ -22,7 +27,25 @@ fn place(id: impl Id) -> (usize, usize) {
 impl IdArray {
     fn slot_mut(&mut self, id: impl Id) -> Option<&mut u32> {
         let (block, at) = place(id);
-        self.blocks.get_mut(block)?.as_mut()?.get_mut(at)
+        let block = self.blocks.get_mut(block.checked_sub(self.first)?)?;
+        block.as_mut()?.get_mut(at)
+    }
+
+    /// The block with this number, which is made if it is not there.
+    fn block_mut(&mut self, number: usize) -> Option<&mut [u32; BLOCK]> {
+        if self.blocks.is_empty() {
+            self.first = number;
+        }
+        while number < self.first {
+            self.blocks.push_front(None);
+            self.first -= 1;
+        }
+        let index = number - self.first;
+        if self.blocks.len() <= index {
+            self.blocks.resize(index + 1, None);
+        }
+        let block = self.blocks.get_mut(index)?;
+        Some(block.get_or_insert_with(|| Box::new([NOTHING; BLOCK])))
     }
 }
 
@@ -37,21 +60,15 @@ impl Positions for IdArray {
 
     fn get(&self, id: impl Id) -> Option<u32> {
         let (block, at) = place(id);
-        let value = self.blocks.get(block)?.as_ref()?.get(at)?;
+        let block = self.blocks.get(block.checked_sub(self.first)?)?;
+        let value = block.as_ref()?.get(at)?;
         (*value != NOTHING).then_some(*value)
     }
 
     fn insert(&mut self, id: impl Id, value: u32) -> bool {
         debug_assert!(value != NOTHING, "means that there is none");
         let (block, at) = place(id);
-        if self.blocks.len() <= block {
-            self.blocks.resize(block + 1, None);
-        }
-        let Some(block) = self.blocks.get_mut(block) else {
-            return false;
-        };
-        let block = block.get_or_insert_with(|| Box::new([NOTHING; BLOCK]));
-        match block.get_mut(at) {
+        match self.block_mut(block).and_then(|block| block.get_mut(at)) {
             Some(slot) if *slot == NOTHING => {
                 *slot = value;
                 self.len += 1;
@@ -74,7 +91,7 @@ impl Positions for IdArray {
         }
         self.len -= 1;
         let (block, _) = place(id);
-        if let Some(block) = self.blocks.get_mut(block)
+        if let Some(block) = self.blocks.get_mut(block.saturating_sub(self.first))
             && block
                 .as_deref()
                 .is_some_and(|block| *block == [NOTHING; BLOCK])
@@ -82,7 +99,7 @@ impl Positions for IdArray {
             *block = None;
         }
         if self.len == 0 {
-            self.blocks = Vec::new();
+            self.blocks = VecDeque::new();
         }
         Some(removed)
     }
@@ -118,6 +135,20 @@ mod tests {
             assert_eq!(array.remove(TaskId(id)), None);
         }
         assert_eq!((array.len(), array.allocation_size()), (0, 0));
+    }
+
+    #[test]
+    fn a_few_ids_far_from_the_first_take_little() {
+        let mut array = IdArray::default();
+        for id in [5_000_000, 5_000_040, 4_999_990] {
+            assert!(array.insert(TaskId(id), id));
+        }
+        assert!(array.allocation_size() < 1000);
+        assert_eq!(array.get(TaskId(4_999_990)), Some(4_999_990));
+        assert_eq!(
+            (array.get(TaskId(0)), array.remove(TaskId(1))),
+            (None, None)
+        );
     }
 
     proptest! {

@@ -293,11 +293,7 @@ impl CoreHandle {
         F: FnOnce(&Scheduler) -> R + Send + 'static,
         R: Send + 'static,
     {
-        let (answer, received) = oneshot::channel();
-        self.push(Command::Query(Box::new(move |state: &Scheduler| {
-            let _ = answer.send(question(state));
-        })));
-        received.await.map_err(|_| CoreStopped)
+        self.ask(question, Place::Last).await
     }
 
     /// Like [`Self::query`], without waiting for what workers have told and is still queued: the state is seen as it is.
@@ -310,11 +306,19 @@ impl CoreHandle {
         F: FnOnce(&Scheduler) -> R + Send + 'static,
         R: Send + 'static,
     {
+        self.ask(question, Place::Early).await
+    }
+
+    async fn ask<R, F>(&self, question: F, place: Place) -> Result<R, CoreStopped>
+    where
+        F: FnOnce(&Scheduler) -> R + Send + 'static,
+        R: Send + 'static,
+    {
         let (answer, received) = oneshot::channel();
-        let look = Command::Query(Box::new(move |state: &Scheduler| {
+        let asked = Command::Query(Box::new(move |state: &Scheduler| {
             let _ = answer.send(question(state));
         }));
-        self.push_to(look, Place::Early);
+        self.push_to(asked, place);
         received.await.map_err(|_| CoreStopped)
     }
 
